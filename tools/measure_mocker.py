@@ -47,11 +47,9 @@ loops = [
     run_trace_replay([path], replay_concurrency=n, trace_block_size=64, **options).per_request
     for path, n in asked["loops"]
 ]
-crowds = [
-    run_trace_replay([path], trace_format="agentic_mooncake", execution_model="mock", **options).summary["duration_ms"]
-    for path in asked["crowds"]
-]
-print(json.dumps({"loops": loops, "crowds": crowds}))
+options |= {"trace_format": "agentic_mooncake", "execution_model": "mock"}
+crowds = [run_trace_replay([path], **options).summary for path in asked["crowds"]]
+print(json.dumps({"loops": loops, "crowds": [one["duration_ms"] for one in crowds]}))
 """
 
 
@@ -74,12 +72,16 @@ def main() -> None:
             "crowds": [written(f"crowd{seed}-{n}", crowd(seed, n)) for seed, n in CROWDS],
         }
         program = [options.mocker.absolute() / "python", "-c", REPLAY]
-        said = subprocess.run(program, input=json.dumps(asked), text=True, stdout=subprocess.PIPE, check=True)
+        said = subprocess.run(
+            program, input=json.dumps(asked), text=True, stdout=subprocess.PIPE, check=True
+        )
     found = json.loads(said.stdout.splitlines()[-1])
     rows = [row for number, of in enumerate(found["loops"]) for row in loop_rows(number, of)]
     header = "shape,at_once,arrived_s,first_token_s,end_s,prompt_tokens,completion_tokens"
     write(options.out / "mocker.csv", header, rows)
-    crowd_rows = [(*of, round(ms / 1000, 6)) for of, ms in zip(CROWDS, found["crowds"])]
+    crowd_rows = [
+        (*of, round(ms / 1000, 6)) for of, ms in zip(CROWDS, found["crowds"], strict=True)
+    ]
     write(options.out / "mocker-workflows.csv", "first_seed,at_once,makespan_s", crowd_rows)
 
 
@@ -103,12 +105,14 @@ def loop_rows(number: int, requests: list[dict[str, Any]]) -> list[tuple[Any, ..
     shapes, clients = LOOPS[number]
     shape = "{}/{}".format(*shapes[0]) if len(shapes) == 1 else "mixed"
     times = ("arrival_time_ms", "first_token_ms", "last_token_ms")
-    return [
-        (shape, clients)
-        + tuple(round(number * APART_S + one[at] / 1000, 6) for at in times)
-        + (one["input_length"], one["output_length"])
-        for one in sorted(requests, key=lambda one: one["arrival_time_ms"])
-    ]
+    return sorted(
+        (
+            *(shape, clients),
+            *(round(number * APART_S + one[at] / 1000, 6) for at in times),
+            *(one["input_length"], one["output_length"]),
+        )
+        for one in requests
+    )
 
 
 def write(path: Path, header: str, rows: list[tuple[Any, ...]]) -> None:

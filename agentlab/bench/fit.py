@@ -72,25 +72,30 @@ class Times(NamedTuple):
     tokens_per_s: float
 
 
+Amount = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 Moment = Annotated[float, msgspec.Meta(ge=0, le=1e12)]  # which no NaN is, and no infinity
 Pair = tuple[Times, Times]
 """What is predicted, and what was measured."""
 
 
-class Row(NamedTuple):
+class Row(msgspec.Struct, frozen=True, rename={"output_tokens": "answer_tokens"}):
     """One row of a published table: `at_once` clients ask again whenever they are answered."""
 
-    prompt_tokens: int
-    output_tokens: int
-    at_once: int
-    ttft_s: float
-    itl_s: float
-    tokens_per_s: float
+    prompt_tokens: AtLeastOne
+    output_tokens: AtLeastOne
+    at_once: AtLeastOne
+    ttft_ms: Amount
+    itl_ms: Amount
+    tokens_per_s: Amount
+
+    @property
+    def times(self) -> Times:
+        return Times(self.ttft_ms / 1000, self.itl_ms / 1000, self.tokens_per_s)
 
     @property
     def decoding(self) -> float:
         """How many answers are decoded at the same time, by Little's law."""
-        return self.tokens_per_s * self.itl_s
+        return self.tokens_per_s * self.times.itl_s
 
 
 class Table(list[Row]):
@@ -102,16 +107,16 @@ class Table(list[Row]):
         steps, together = row.output_tokens, row.output_tokens * row.decoding
         # While one answer is decoded, each of the others is read once.
         read = row.decoding * row.prompt_tokens if row.at_once > 1 else 0.0
-        yield Equation(steps * row.itl_s, 0.0, steps, together, together * held, read)
+        yield Equation(steps * row.times.itl_s, 0.0, steps, together, together * held, read)
         if row.at_once == 1:
-            yield Equation(row.ttft_s, 1.0, 1.0, 1.0, row.prompt_tokens, row.prompt_tokens)
+            yield Equation(row.times.ttft_s, 1.0, 1.0, 1.0, row.prompt_tokens, row.prompt_tokens)
 
     def limits(self, numbers: Sequence[int]) -> tuple[int | None, int | None]:
         """Return the slots and the tokens of context at which clients began to wait, if any."""
         waiting = [
             (row.decoding, row.decoding * (row.prompt_tokens + row.output_tokens))
             for row in (self[number] for number in numbers)
-            if row.ttft_s > _WAITS * row.itl_s * row.output_tokens
+            if row.ttft_ms > _WAITS * row.itl_ms * row.output_tokens
         ]
         most = max((held for _, held in waiting), default=0.0)
         return _most(decoding for decoding, held in waiting if held < 0.9 * most), _most([most])
@@ -121,9 +126,9 @@ class Table(list[Row]):
         for row in (self[number] for number in numbers):
             jobs = closed_loop(physics, row, requests=4 * row.at_once)
             jobs = jobs[row.at_once : -row.at_once]  # neither as it fills, nor as it empties
-            ttft_s, itl_s = (fmean(each) for each in zip(*map(_times, jobs), strict=True))
+            ttft_s, itl_s = _means(jobs)
             rate = row.at_once * row.output_tokens / (ttft_s + itl_s * row.output_tokens)
-            found.append((Times(ttft_s, itl_s, rate), Times(*row[3:])))
+            found.append((Times(ttft_s, itl_s, rate), row.times))
         return found
 
 
@@ -137,6 +142,10 @@ class Request(
     end_s: Moment
     prompt_tokens: AtLeastOne
     output_tokens: AtLeastOne
+
+    def __post_init__(self) -> None:
+        if not self.arrived_s < self.first_token_s <= self.end_s:
+            raise ValueError("needs arrived_s < first_token_s <= end_s")
 
 
 class Requests(list[Request]):
@@ -155,12 +164,12 @@ class Requests(list[Request]):
     @classmethod
     def of_trace(cls, trace: Trace) -> Requests:
         """Take the requests of a trace that were answered in a stream, with two tokens or more."""
-        ok = (span for span in trace.spans if span.ok or span.status is None)  # which none may say
-        spans = [span for span in ok if span.completion_tokens > 1]
+        answered = (s for s in trace.spans if s.ok or s.status is None)  # which none may say
+        spans = [span for span in answered if span.completion_tokens > 1]
         streamed = [
             Request(s.arrived_s, s.first_token_s, s.end_s, s.prompt_tokens, s.completion_tokens)
             for s in spans
-            if s.first_token_s is not None and s.end_s is not None and s.arrived_s < s.first_token_s
+            if s.first_token_s and s.end_s and s.arrived_s < s.first_token_s <= s.end_s
         ]
         if spans and not streamed:
             raise NotDetermined("nobody saw a first token; stream the answers")
@@ -172,8 +181,7 @@ class Requests(list[Request]):
         run = self._runs[number]
         beside = self[run.start : run.stop]
         if steps > 0 and takes_s > 0:
-            sequences = held = read = 0.0
-            first_s = [one.first_token_s]
+            sequences = held = 0.0
             for other in beside:
                 from_s = max(one.first_token_s, other.first_token_s)
                 share = (min(one.end_s, other.end_s) - from_s) / takes_s
@@ -182,13 +190,14 @@ class Requests(list[Request]):
                     made = other.output_tokens * made_s / (other.end_s - other.first_token_s)
                     sequences += share
                     held += share * (other.prompt_tokens + made)
-                # Whose first word comes within half a step of its own was read together with it.
-                if takes_s / steps / 2 < other.first_token_s - one.first_token_s < takes_s:
-                    read += other.prompt_tokens
-                    first_s.append(other.first_token_s)
-            readings = sum(b - a > takes_s / steps / 2 for a, b in pairwise(sorted(first_s)))
-            parts = readings, steps, steps * sequences, steps * held, read
-            yield Equation(takes_s, *parts, weight=1 / len(beside))
+            # Whose first words come within half a step of each other were read together.
+            half_s = takes_s / steps / 2
+            after = [r for r in beside if half_s < r.first_token_s - one.first_token_s < takes_s]
+            first_s = sorted(r.first_token_s for r in (one, *after))
+            readings = sum(later - at > half_s for at, later in pairwise(first_s))
+            read = sum(r.prompt_tokens for r in after)
+            parts = steps, steps * sequences, steps * held, read
+            yield Equation(takes_s, readings, *parts, weight=1 / len(beside))
         those = [r for r in beside if r.arrived_s < one.first_token_s and r.end_s > one.arrived_s]
         if those == [one]:
             tokens = one.prompt_tokens
@@ -211,7 +220,7 @@ class Requests(list[Request]):
         found = []
         for run in dict.fromkeys(self._runs[number] for number in sorted(numbers)):
             those, of = self[run.start : run.stop], [n - run.start for n in numbers if n in run]
-            found.append((_means(replayed(physics, those), of), _means(those, of)))
+            found.append((_of_stretch(replayed(physics, those), of), _of_stretch(those, of)))
         return found
 
 
@@ -268,8 +277,7 @@ def fit(measured: Measured, numbers: Sequence[int] | None = None) -> Physics:
     Those of `numbers` (by default all) are fitted, so that the others can judge.
 
     Example:
-        >>> rows = [(20, 50, 1, 0.1, 0.02, 46), (20, 50, 8, 0.2, 0.03, 240)]
-        >>> rows += [(900, 9, 1, 1.0, 0.02, 8)]
+        >>> rows = [(20, 50, 1, 100, 20, 46), (20, 50, 8, 200, 30, 240), (900, 9, 1, 1000, 20, 8)]
         >>> round(fit(Table(Row(*row) for row in rows)).prefill_per_token_s, 5)
         0.00102
     """
@@ -277,29 +285,22 @@ def fit(measured: Measured, numbers: Sequence[int] | None = None) -> Physics:
     if not numbers:
         raise NotDetermined("nothing was measured; send some requests, alone and together")
     equations = [equation for number in numbers for equation in measured.equations(number)]
+    physics = Physics(**_solved(equations), batched_tokens=2048)
     slots, kv_tokens = measured.limits(numbers)
     few, full = {"slots": slots}, {"kv_tokens": kv_tokens}
-    batched = [{"batched_tokens": tokens} for tokens in _STEP_TOKENS]
-
-    def nearest(tried: Sequence[Physics], *times: str) -> Physics:
-        """Return the first of those whose times lie nearest, by their logarithms."""
-        missed = [
-            fmean(
-                abs(math.log(getattr(p, name) / getattr(was, name)))
-                for p, was in measured.pairs(each, numbers)
-                for name in times
-            )
-            for each in tried
-        ]
-        return next(p for p, far in zip(tried, missed, strict=True) if far * _BETTER <= min(missed))
-
-    physics = Physics(**_solved(equations), batched_tokens=2048)
-    for candidates in ([{}, few, full, few | full], batched):
-        physics = nearest([replace(physics, **each) for each in candidates], "ttft_s")
     most = max(was.tokens_per_s for _, was in measured.pairs(physics, numbers))
-    streamed = [0.0, *(1 / (most * share) for share in _STREAMED)]
-    limited = [replace(physics, streaming_per_token_s=each_s) for each_s in streamed]
-    return nearest(limited, "itl_s", "tokens_per_s")
+    batched = [{"batched_tokens": tokens} for tokens in _STEP_TOKENS]
+    streamed = [{}, *({"streaming_per_token_s": 1 / most / more} for more in _STREAMED)]
+    for candidates in ([{}, few, full, few | full], batched, streamed):
+        # How far the times that this limit decides lie off, by their logarithms.
+        of = (1, 2) if candidates is streamed else (0,)
+        tried = [replace(physics, **candidate) for candidate in candidates]
+        pairs = [measured.pairs(each, numbers) for each in tried]
+        missed = [fmean(abs(math.log(p[t] / was[t])) for p, was in ps for t in of) for ps in pairs]
+        physics = next(
+            each for each, far in zip(tried, missed, strict=True) if far * _BETTER <= min(missed)
+        )
+    return physics
 
 
 def errors(pairs: Sequence[Pair]) -> Errors:
@@ -321,18 +322,17 @@ def _served(job: Job) -> Request:
     return Request(job.arrived_s, job.first_token_s, job.end_s, *tokens)
 
 
-def _times(one: Request) -> tuple[float, float]:
-    """Return the time to first token, and the mean inter-token latency."""
-    decode_s = one.end_s - one.first_token_s
-    return one.first_token_s - one.arrived_s, decode_s / max(one.output_tokens - 1, 1)
+def _means(requests: Sequence[Request]) -> tuple[float, float]:
+    """Return the means of the time to first token and of the inter-token latency."""
+    itl_s = ((r.end_s - r.first_token_s) / max(r.output_tokens - 1, 1) for r in requests)
+    return fmean(r.first_token_s - r.arrived_s for r in requests), fmean(itl_s)
 
 
-def _means(served: Sequence[Request], numbers: Sequence[int]) -> Times:
-    ttft_s, itl_s = (
-        fmean(each) for each in zip(*(_times(served[n]) for n in numbers), strict=True)
-    )
+def _of_stretch(served: Sequence[Request], numbers: Sequence[int]) -> Times:
+    """Return what the clients of these numbers saw, and the throughput of all."""
     took_s = max(one.end_s for one in served) - min(one.arrived_s for one in served)
-    return Times(ttft_s, itl_s, sum(one.output_tokens for one in served) / took_s)
+    rate = sum(one.output_tokens for one in served) / took_s
+    return Times(*_means([served[number] for number in numbers]), rate)
 
 
 def _most(counts: Iterable[float]) -> int | None:
@@ -359,8 +359,7 @@ def _solved(equations: Sequence[Equation]) -> dict[str, Any]:
     open_ones = [name for name, far in zip(_MISSING, uncertain, strict=True) if far > _LOOSE]
     if open_ones:
         raise NotDetermined("; ".join(f"{name} is open: {_MISSING[name]}" for name in open_ones))
-    names = (name.replace("_ms", "_s") for name in _MISSING)
-    solved = dict(zip(names, best.tolist(), strict=True))
+    names = [name.replace("_ms", "_s") for name in _MISSING]
     if any(equation.base and equation.steps > 1 for equation in equations):
-        solved["reading_base_s"] = solved.pop("prefill_base_s")  # others waited for it, too
-    return solved
+        names[0] = "reading_base_s"  # others waited for it, too
+    return dict(zip(names, best.tolist(), strict=True))

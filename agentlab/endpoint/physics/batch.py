@@ -89,7 +89,7 @@ class Batch:
         self._beginning: list[tuple[float, int, Job]] = []  # by the time at which they can be read
         self._unread: deque[Job] = deque()
         self._reading: list[Job] = []  # together, until the decode clock stands at `_v_read`
-        self._v_read = math.inf
+        self._v_read = self._v_slower = math.inf  # and where steps outgrow the handing on of tokens
         self._decoding: list[tuple[float, int, Job]] = []  # by decode step of the last token
         self._tie = itertools.count()  # equal times keep their order of arrival
         self._reserved_tokens = 0.0  # by those with a slot, who do not decode or do not grow
@@ -99,10 +99,9 @@ class Batch:
         self._context_tokens = 0.0  # at the anchor, of those that decode
         self._pace = self._paced = 0.0  # the tokens that a step makes, now and since the anchor
         self._read_s = 0.0  # what the prompts that are read add to a step
-        self._v_slower = math.inf  # where a step takes longer than to hand its tokens on
         self._due: tuple[float, float] | None = None  # what `_next_v` found, while it holds
         grows = physics.itl_per_context_token_s or physics.streaming_per_token_s
-        self._tracks = bool(grows) or physics.preempts
+        self._tracks = physics.preempts or grows > 0
 
     def submit(self, job: Job, now_s: float) -> list[Job]:
         """Give `job` a slot or a place in the queue, or raise QueueFull; return what changed."""
@@ -263,8 +262,8 @@ class Batch:
 
     def _read(self) -> None:
         """Begin to read whole prompts, in their order, until a step is full; one in any case."""
-        most = self.physics.batched_tokens or 0
-        tokens = 0.0
+        physics, tokens = self.physics, 0.0
+        most = physics.batched_tokens or 0
         while self._unread:
             job = self._unread[0]
             size = job.prompt_tokens + job._steps / job.decode_jitter - job.cached_tokens
@@ -273,8 +272,7 @@ class Batch:
             self._reading.append(self._unread.popleft())
             tokens += size
         steps = max(1.0, tokens / most)
-        self._read_s = self.physics.reading_base_s
-        self._read_s += self.physics.prefill_per_token_s * tokens / steps
+        self._read_s = physics.reading_base_s + physics.prefill_per_token_s * tokens / steps
         self._v_read = self._v_at(self.now_s) + steps
         self._retime()
 
