@@ -1,10 +1,10 @@
 """Fit a preset to an endpoint's own measurements: of single requests, or a table of closed loops.
 
 Each measurement says how long a decode of so many steps took, and who was served meanwhile. As a
-step takes `c + d * sequences + e * context tokens + b * prompt tokens`, that is one linear equation
-for four unknowns. The first token of a request that was alone is one more, with `a` in it. Least
-squares solve them. How many prompt tokens a step reads, and what limits who is served, is whichever
-of a few candidates predicts the measured times best.
+step takes `c + d * sequences + e * context tokens + b * prompt tokens`, and `a` more if it reads a
+prompt, that is a linear equation for five unknowns. The first token of a request that was alone is
+one more; a table knows `a` from these only. Least squares solve them. How much a step reads, who is
+served, and how fast tokens are handed on is whichever of a few candidates predicts best.
 """
 
 from __future__ import annotations
