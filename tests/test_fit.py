@@ -121,7 +121,7 @@ def test_no_measurement_is_refused():
 
 def left_out(table: Table) -> list:
     """Every row, predicted by a fit to the four other shapes."""
-    shapes = [(row.prompt_tokens, row.output_tokens) for row in table]
+    shapes = [row.shape for row in table]
     pairs = []
     for shape in set(shapes):
         others = [n for n, each in enumerate(shapes) if each != shape]

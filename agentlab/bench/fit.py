@@ -34,7 +34,6 @@ _MOST = 3000  # requests: each is compared with all that were served beside it
 _LOOSE = 0.25  # a constant is open if it could change a time in which it counts by more
 _WAITS = 0.15  # clients wait if their first token takes more than this part of their decode
 _SOON = 0.1  # what is sent within so much of its own time after an answer was sent because of it
-_STREAMED = 1.0, 1.1, 1.2  # times the highest throughput that was seen, may be all that streams
 _BETTER = 0.97  # one more limit has to predict so much better
 
 _MISSING: dict[str, str] = msgspec.yaml.decode(Path(__file__).with_suffix(".yaml").read_bytes())
@@ -87,6 +86,10 @@ class Row(msgspec.Struct, frozen=True, rename={"output_tokens": "answer_tokens"}
     ttft_ms: Amount
     itl_ms: Amount
     tokens_per_s: Amount
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.prompt_tokens, self.output_tokens
 
     @property
     def times(self) -> Times:
@@ -163,9 +166,8 @@ class Requests(list[Request]):
 
     @classmethod
     def of_trace(cls, trace: Trace) -> Requests:
-        """Take the requests of a trace that were answered in a stream, with two tokens or more."""
-        answered = (s for s in trace.spans if s.ok or s.status is None)  # which none may say
-        spans = [span for span in answered if span.completion_tokens > 1]
+        """Take those that were answered in a stream, or may be, with two tokens or more."""
+        spans = [s for s in trace.spans if s.completion_tokens > 1 and (s.ok or s.status is None)]
         streamed = [
             Request(s.arrived_s, s.first_token_s, s.end_s, s.prompt_tokens, s.completion_tokens)
             for s in spans
@@ -233,7 +235,7 @@ def replayed(physics: Physics, requests: Sequence[Request]) -> list[Request]:
     One that was sent right after an answer had ended was sent because of it, and is so again; all
     others are sent when they were.
     """
-    follows: dict[int, int] = {}  # the request that came because of this one's answer
+    follows: dict[int, tuple[int, float]] = {}  # what came because of an answer, how long after it
     ends = sorted(((one.end_s, number) for number, one in enumerate(requests)), reverse=True)
     ended: list[int] = []  # without a request that followed, the latest last
     for number, one in enumerate(requests):
@@ -242,8 +244,8 @@ def replayed(physics: Physics, requests: Sequence[Request]) -> list[Request]:
         if ended:
             thought_s = one.arrived_s - requests[ended[-1]].end_s
             if thought_s < _SOON * (one.end_s - one.arrived_s):
-                follows[ended.pop()] = number
-    caused = {*follows.values()}
+                follows[ended.pop()] = number, thought_s
+    caused = {number for number, _ in follows.values()}
     jobs = [Job(one.prompt_tokens, one.output_tokens) for one in requests]
     numbers, batch = {job: number for number, job in enumerate(jobs)}, Batch(physics)
     sent = [(one.arrived_s, n) for n, one in enumerate(requests) if n not in caused]
@@ -266,8 +268,7 @@ def replayed(physics: Physics, requests: Sequence[Request]) -> list[Request]:
         for job in changed:
             cause = numbers[job]
             if job.end_s is not None and cause in follows:
-                number = follows.pop(cause)
-                thought_s = requests[number].arrived_s - requests[cause].end_s
+                number, thought_s = follows.pop(cause)
                 heapq.heappush(sent, (job.end_s + thought_s, number))
 
 
@@ -290,7 +291,7 @@ def fit(measured: Measured, numbers: Sequence[int] | None = None) -> Physics:
     few, full = {"slots": slots}, {"kv_tokens": kv_tokens}
     most = max(was.tokens_per_s for _, was in measured.pairs(physics, numbers))
     batched = [{"batched_tokens": tokens} for tokens in _STEP_TOKENS]
-    streamed = [{}, *({"streaming_per_token_s": 1 / most / more} for more in _STREAMED)]
+    streamed = [{}, *({"streaming_per_token_s": 1 / most / more} for more in (1, 1.1, 1.2))]
     for candidates in ([{}, few, full, few | full], batched, streamed):
         # How far the times that this limit decides lie off, by their logarithms.
         of = (1, 2) if candidates is streamed else (0,)
@@ -351,9 +352,8 @@ def _solved(equations: Sequence[Equation]) -> dict[str, Any]:
         best = least_squares(parts * weights[:, None], weights)
         far = parts @ best - 1
         weights = counts / np.sqrt(np.maximum(np.abs(far), 0.03))
-    missed = float(np.sum(far**2))
     largest = np.abs(parts).max(0)
-    noise = max(missed / max(len(parts) - 5, 1), 1e-4)
+    noise = max(float(far @ far) / max(len(parts) - 5, 1), 1e-4)
     scaled = parts / np.where(largest, largest, 1)
     uncertain = np.sqrt(noise * np.diag(np.linalg.inv(scaled.T @ scaled + 1e-12 * np.eye(5))))
     open_ones = [name for name, far in zip(_MISSING, uncertain, strict=True) if far > _LOOSE]

@@ -58,7 +58,7 @@ def _judged(measured: Table | Requests) -> tuple[Physics, dict[str, list[Pair]]]
     if isinstance(measured, Requests):
         physics = fit(measured, every[::2])
         return physics, {"every second request": measured.pairs(physics, every[1::2])}
-    judged, shapes = {}, [(row.prompt_tokens, row.output_tokens) for row in measured]
+    judged, shapes = {}, [row.shape for row in measured]
     for shape in sorted(set(shapes)):
         its = [n for n in every if shapes[n] == shape]
         physics = fit(measured, [n for n in every if shapes[n] != shape])
