@@ -177,7 +177,7 @@ def test_any_load_obeys_the_bounds(physics: Physics, load: list[tuple[float, int
     """No job beats the model alone; no more than the slots are busy; work fits in the makespan."""
     jobs = run(physics, [(at_s, Job(p, o, 1.0, jitter)) for at_s, p, o, jitter in sorted(load)])
     for job in jobs:
-        alone_s = physics.prefill_s(job.prompt_tokens, 1)
+        alone_s = physics.prefill_s(job.prompt_tokens)
         alone_s += max(job.output_tokens - 1, 0) * physics.itl_s(1) * job.decode_jitter
         assert job.end_s - job.started_s >= alone_s - 1e-6
         assert job.arrived_s <= job.started_s <= job.first_token_s <= job.end_s
@@ -196,7 +196,7 @@ def simulate(physics: Physics, arrivals: list[tuple[float, Job]], step_s: float)
         active = [s for i, s in enumerate(state) if s["at"] <= now_s + 1e-9 and i not in ends]
         for s in active:
             if s["first"] is None:
-                s["first"] = s["at"] + physics.prefill_s(s["job"].prompt_tokens, 1)
+                s["first"] = s["at"] + physics.prefill_s(s["job"].prompt_tokens)
                 s["left"] = s["job"].output_tokens - 1.0
         rate = step_s / physics.itl_s(len(active)) if active else 0.0
         for s in active:

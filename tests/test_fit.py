@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import random
 import statistics
+from functools import cache
 from pathlib import Path
 
 import msgspec
 import pytest
 from awkward import MODEL, Upstream
 
+from agentlab import lab
 from agentlab.bench.fit import (
     NotDetermined,
     Request,
@@ -22,15 +25,20 @@ from agentlab.bench.fit import (
     fit,
     replayed,
 )  # fmt: skip
+from agentlab.clock import run_virtual
 from agentlab.commands import fit as command
 from agentlab.commands.main import main
 from agentlab.endpoint import presets
 from agentlab.endpoint.physics.formulas import Physics
+from agentlab.engines import run
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 from agentlab.trace import Trace
+from agentlab.workflow import random_workflow
 
 NIM, LLAMA = DATA / "measured/nim.csv", DATA / "measured/llama-server.csv"
+MOCKER, WORKFLOWS = DATA / "measured/mocker.csv", DATA / "measured/mocker-workflows.csv"
+FITTED = {(30, 96), (400, 32), (2000, 64)}
 TRUE = Physics(
     prefill_base_s=0.02,
     prefill_per_token_s=0.0002,
@@ -113,7 +121,7 @@ def test_no_measurement_is_refused():
 
 def left_out(table: Table) -> list:
     """Every row, predicted by a fit to the four other shapes."""
-    shapes = [(row.prompt_tokens, row.output_tokens) for row in table]
+    shapes = [row.shape for row in table]
     pairs = []
     for shape in set(shapes):
         others = [n for n, each in enumerate(shapes) if each != shape]
@@ -122,19 +130,15 @@ def left_out(table: Table) -> list:
     return pairs
 
 
-@pytest.mark.parametrize(("model", "far"), [("llama-3.3-70b", 0), ("llama-3.1-8b", 1)])
-def test_nvidias_tables_are_predicted_shape_by_shape(model: str, far: int):
-    """Out of sample, medians: ITL and tokens/s within 5%, TTFT within 25%.
+@pytest.mark.parametrize("model", ["llama-3.3-70b", "llama-3.1-8b"])
+def test_nvidias_tables_are_predicted_shape_by_shape(model: str):
+    """Out of sample: ITL and tokens/s within 5%, TTFT within 25%, and no ITL or rate 30% off.
 
-    No row's ITL or rate is more than 30% off, but for 200/200 at 250 of the 8B, which no other
-    shape predicts: its throughput stops growing at 150.
+    Those are medians, and the last holds for every row.
     """
-    pairs = left_out(command.read(NIM, model))
-    found = errors(pairs)
+    found = errors(left_out(command.read(NIM, model)))
     assert found.itl[0] <= 0.05 and found.tokens_per_s[0] <= 0.05 and found.ttft[0] <= 0.25
-    off = [abs(a.itl_s / b.itl_s - 1) > 0.3 or abs(a.tokens_per_s / b.tokens_per_s - 1) > 0.3
-           for a, b in pairs]  # fmt: skip
-    assert sum(off) <= far
+    assert found.itl[1] <= 0.3 and found.tokens_per_s[1] <= 0.3
 
 
 @pytest.mark.parametrize(
@@ -156,6 +160,60 @@ def test_a_real_server_is_predicted_from_half_of_its_requests():
     found = errors(requests.pairs(physics, range(1, len(requests), 2)))
     assert found.ttft[0] <= 0.10 and found.itl[0] <= 0.15 and found.tokens_per_s[0] <= 0.05
     assert physics.slots == 8
+
+
+@cache
+def mocker() -> tuple[Requests, Physics]:
+    """NVIDIA's mocker, and the fit to three shapes of five, alone and mixed."""
+    requests = command.read(MOCKER)
+    return requests, fit(requests, [n for n, one in enumerate(requests) if lengths(one) in FITTED])
+
+
+def lengths(one: Request) -> tuple[int, int]:
+    return one.prompt_tokens, one.output_tokens
+
+
+def test_a_stranger_is_predicted_in_shapes_that_were_not_fitted():
+    """Two shapes at 1 to 12 clients: ITL and tokens/s within 5% at the median, and all within 10%.
+
+    The mocker has a scheduler and times that are not ours; a step that reads a prompt takes 11 ms
+    longer, which all that decode wait for.
+    """
+    requests, physics = mocker()
+    others = [n for n, one in enumerate(requests) if lengths(one) not in FITTED]
+    found = errors(requests.pairs(physics, others))
+    assert (
+        max(found.itl[0], found.tokens_per_s[0]) <= 0.05 and max(found.ttft[1], found.itl[1]) <= 0.1
+    )
+    assert physics.slots == 6 and physics.reading_base_s == pytest.approx(0.0107, rel=0.01)
+
+
+def test_a_strangers_workflows_take_as_long_as_predicted(tmp_path: Path):
+    """Random workflows, 1 to 12 at once, whose prompts and answers no fit has seen: within 10%."""
+    presets.save(mocker()[1], tmp_path / "mocker.yaml", source="mocker.csv", about="The mocker.")
+
+    async def crowd(first: int, many: int) -> None:
+        numbers = range(first, first + many)
+        await asyncio.gather(*(run(random_workflow(number)) for number in numbers))
+
+    with lab.configure(preset=str(tmp_path / "mocker.yaml")):
+        for row in csv.DictReader(WORKFLOWS.read_text().splitlines()):
+            together = run_virtual(crowd(int(row["first_seed"]), int(row["at_once"])))
+            assert together.elapsed_s == pytest.approx(float(row["makespan_s"]), rel=0.1), row
+
+
+def test_what_a_server_streams_at_most_is_found():
+    """Where 8 clients get no more than 4 did, though steps are short: 5 ms a token."""
+    physics = Physics(
+        prefill_per_token_s=0.00001,
+        itl_base_s=0.02,
+        itl_per_active_s=0.0001,
+        itl_per_context_token_s=1e-7,
+        streaming_per_token_s=0.005,
+        batched_tokens=8192,
+    )
+    found = fit(measured(physics, together=(1, 2, 3, 12, 16)))
+    assert found.streaming_per_token_s == pytest.approx(0.005, rel=0.2)
 
 
 def test_a_request_that_followed_an_answer_follows_it_again():

@@ -133,5 +133,5 @@ def test_fewer_than_four_counts_are_not_fitted():
 def test_knee_no_longer_calls_slots_coherency():
     """The reference: one model ends at its slots, and the other never does."""
     small, large = report.readings(results.load(DATA / "results" / "knee.json"))
-    assert "no scalability law: from 256 on a limit holds, such as slots" in small
+    assert "no scalability law: from 128 on a limit holds, such as slots" in small
     assert "contention 0.0032, coherency 0, fitted from 1 to 256 within 0.0%" in large

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,6 +58,37 @@ def test_reading_holds_up_those_who_decode():
     first, second = Job(0, 11), Job(100, 1)
     serve(physics, [(0.0, first), (0.3, second)])
     assert (first.first_token_s, second.first_token_s, first.end_s) == (0.1, 1.4, 2.1)
+
+
+def test_a_step_that_reads_takes_longer_for_all():
+    """As before, without a time per token; the step that reads adds half a second, once."""
+    physics = Physics(reading_base_s=0.5, itl_base_s=0.1, batched_tokens=100)
+    first, second, third = Job(0, 11), Job(40, 1), Job(40, 1)
+    serve(physics, [(0.0, first), (1.0, second), (1.0, third)])
+    assert (first.first_token_s, first.end_s) == (0.6, 2.1)
+    assert second.first_token_s == third.first_token_s == 1.6
+
+
+def test_a_server_hands_on_so_many_tokens_a_second():
+    """Steps of .1 s; four that decode take .05 s each to hand on, so .2 s a step, and two .1 s."""
+    physics = Physics(itl_base_s=0.1, streaming_per_token_s=0.05, batched_tokens=100)
+    jobs = serve(physics, [(0.0, Job(0, n)) for n in (11, 11, 21, 21)])
+    assert [job.end_s for job in jobs] == [2.2, 2.2, 3.2, 3.2]
+    assert (physics.itl_s(1), physics.itl_s(4)) == (0.1, 0.2)
+
+
+def test_context_outgrows_what_is_handed_on_in_the_middle_of_an_answer():
+    """.001 s a token held, .05 s to hand one on: from 10 tokens to 50 the latter, then the context.
+
+    The time from there on is the integral of the context, as without the limit.
+    """
+    grows = Physics(itl_base_s=1e-9, itl_per_context_token_s=0.001, batched_tokens=100)
+    limited = msgspec.structs.replace(grows, streaming_per_token_s=0.05)
+    (late,) = serve(grows, [(0.0, Job(50, 51))])
+    (job,) = serve(limited, [(0.0, Job(10, 91))])
+    assert job.first_token_s == 0.05
+    took_s = late.end_s - late.first_token_s
+    assert job.end_s - job.first_token_s == pytest.approx(40 * 0.05 + took_s, abs=1e-6)
 
 
 def test_context_lengthens_a_step():

@@ -1,10 +1,10 @@
 """Fit a preset to an endpoint's own measurements: of single requests, or a table of closed loops.
 
 Each measurement says how long a decode of so many steps took, and who was served meanwhile. As a
-step takes `c + d * sequences + e * context tokens + b * prompt tokens`, that is one linear equation
-for four unknowns. The first token of a request that was alone is one more, with `a` in it. Least
-squares solve them. How many prompt tokens a step reads, and what limits who is served, is whichever
-of a few candidates predicts the measured times best.
+step takes `c + d * sequences + e * context tokens + b * prompt tokens`, and `a` more if it reads a
+prompt, that is a linear equation for five unknowns. The first token of a request that was alone is
+one more; a table knows `a` from these only. Least squares solve them. How much a step reads, who is
+served, and how fast tokens are handed on is whichever of a few candidates predicts best.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from agentlab._support.fields import AtLeastOne
 from agentlab.bench.closed_loop import serve
@@ -70,25 +71,34 @@ class Times(NamedTuple):
     tokens_per_s: float
 
 
+Amount = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 Moment = Annotated[float, msgspec.Meta(ge=0, le=1e12)]  # which no NaN is, and no infinity
 Pair = tuple[Times, Times]
 """What is predicted, and what was measured."""
 
 
-class Row(NamedTuple):
+class Row(msgspec.Struct, frozen=True, rename={"output_tokens": "answer_tokens"}):
     """One row of a published table: `at_once` clients ask again whenever they are answered."""
 
-    prompt_tokens: int
-    output_tokens: int
-    at_once: int
-    ttft_s: float
-    itl_s: float
-    tokens_per_s: float
+    prompt_tokens: AtLeastOne
+    output_tokens: AtLeastOne
+    at_once: AtLeastOne
+    ttft_ms: Amount
+    itl_ms: Amount
+    tokens_per_s: Amount
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.prompt_tokens, self.output_tokens
+
+    @property
+    def times(self) -> Times:
+        return Times(self.ttft_ms / 1000, self.itl_ms / 1000, self.tokens_per_s)
 
     @property
     def decoding(self) -> float:
         """How many answers are decoded at the same time, by Little's law."""
-        return self.tokens_per_s * self.itl_s
+        return self.tokens_per_s * self.times.itl_s
 
 
 class Table(list[Row]):
@@ -100,16 +110,16 @@ class Table(list[Row]):
         steps, together = row.output_tokens, row.output_tokens * row.decoding
         # While one answer is decoded, each of the others is read once.
         read = row.decoding * row.prompt_tokens if row.at_once > 1 else 0.0
-        yield Equation(steps * row.itl_s, 0.0, steps, together, together * held, read)
+        yield Equation(steps * row.times.itl_s, 0.0, steps, together, together * held, read)
         if row.at_once == 1:
-            yield Equation(row.ttft_s, 1.0, 1.0, 1.0, row.prompt_tokens, row.prompt_tokens)
+            yield Equation(row.times.ttft_s, 1.0, 1.0, 1.0, row.prompt_tokens, row.prompt_tokens)
 
     def limits(self, numbers: Sequence[int]) -> tuple[int | None, int | None]:
         """Return the slots and the tokens of context at which clients began to wait, if any."""
         waiting = [
             (row.decoding, row.decoding * (row.prompt_tokens + row.output_tokens))
             for row in (self[number] for number in numbers)
-            if row.ttft_s > _WAITS * row.itl_s * row.output_tokens
+            if row.ttft_ms > _WAITS * row.itl_ms * row.output_tokens
         ]
         most = max((held for _, held in waiting), default=0.0)
         return _most(decoding for decoding, held in waiting if held < 0.9 * most), _most([most])
@@ -119,9 +129,9 @@ class Table(list[Row]):
         for row in (self[number] for number in numbers):
             jobs = closed_loop(physics, row, requests=4 * row.at_once)
             jobs = jobs[row.at_once : -row.at_once]  # neither as it fills, nor as it empties
-            ttft_s, itl_s = (fmean(each) for each in zip(*map(_times, jobs), strict=True))
+            ttft_s, itl_s = _means(jobs)
             rate = row.at_once * row.output_tokens / (ttft_s + itl_s * row.output_tokens)
-            found.append((Times(ttft_s, itl_s, rate), Times(*row[3:])))
+            found.append((Times(ttft_s, itl_s, rate), row.times))
         return found
 
 
@@ -135,6 +145,10 @@ class Request(
     end_s: Moment
     prompt_tokens: AtLeastOne
     output_tokens: AtLeastOne
+
+    def __post_init__(self) -> None:
+        if not self.arrived_s < self.first_token_s <= self.end_s:
+            raise ValueError("needs arrived_s < first_token_s <= end_s")
 
 
 class Requests(list[Request]):
@@ -152,13 +166,12 @@ class Requests(list[Request]):
 
     @classmethod
     def of_trace(cls, trace: Trace) -> Requests:
-        """Take the requests of a trace that were answered in a stream, with two tokens or more."""
-        ok = (span for span in trace.spans if span.ok or span.status is None)  # which none may say
-        spans = [span for span in ok if span.completion_tokens > 1]
+        """Take those that were answered in a stream, or may be, with two tokens or more."""
+        spans = [s for s in trace.spans if s.completion_tokens > 1 and (s.ok or s.status is None)]
         streamed = [
             Request(s.arrived_s, s.first_token_s, s.end_s, s.prompt_tokens, s.completion_tokens)
             for s in spans
-            if s.first_token_s is not None and s.end_s is not None and s.arrived_s < s.first_token_s
+            if s.first_token_s and s.end_s and s.arrived_s < s.first_token_s <= s.end_s
         ]
         if spans and not streamed:
             raise NotDetermined("nobody saw a first token; stream the answers")
@@ -170,7 +183,7 @@ class Requests(list[Request]):
         run = self._runs[number]
         beside = self[run.start : run.stop]
         if steps > 0 and takes_s > 0:
-            sequences = held = read = 0.0
+            sequences = held = 0.0
             for other in beside:
                 from_s = max(one.first_token_s, other.first_token_s)
                 share = (min(one.end_s, other.end_s) - from_s) / takes_s
@@ -179,11 +192,14 @@ class Requests(list[Request]):
                     made = other.output_tokens * made_s / (other.end_s - other.first_token_s)
                     sequences += share
                     held += share * (other.prompt_tokens + made)
-                # Whose first word comes within half a step of its own was read together with it.
-                if takes_s / steps / 2 < other.first_token_s - one.first_token_s < takes_s:
-                    read += other.prompt_tokens
+            # Whose first words come within half a step of each other were read together.
+            half_s = takes_s / steps / 2
+            after = [r for r in beside if half_s < r.first_token_s - one.first_token_s < takes_s]
+            first_s = sorted(r.first_token_s for r in (one, *after))
+            readings = sum(later - at > half_s for at, later in pairwise(first_s))
+            read = sum(r.prompt_tokens for r in after)
             parts = steps, steps * sequences, steps * held, read
-            yield Equation(takes_s, 0.0, *parts, weight=1 / len(beside))
+            yield Equation(takes_s, readings, *parts, weight=1 / len(beside))
         those = [r for r in beside if r.arrived_s < one.first_token_s and r.end_s > one.arrived_s]
         if those == [one]:
             tokens = one.prompt_tokens
@@ -206,7 +222,7 @@ class Requests(list[Request]):
         found = []
         for run in dict.fromkeys(self._runs[number] for number in sorted(numbers)):
             those, of = self[run.start : run.stop], [n - run.start for n in numbers if n in run]
-            found.append((_means(replayed(physics, those), of), _means(those, of)))
+            found.append((_of_stretch(replayed(physics, those), of), _of_stretch(those, of)))
         return found
 
 
@@ -219,7 +235,7 @@ def replayed(physics: Physics, requests: Sequence[Request]) -> list[Request]:
     One that was sent right after an answer had ended was sent because of it, and is so again; all
     others are sent when they were.
     """
-    follows: dict[int, int] = {}  # the request that came because of this one's answer
+    follows: dict[int, tuple[int, float]] = {}  # what came because of an answer, how long after it
     ends = sorted(((one.end_s, number) for number, one in enumerate(requests)), reverse=True)
     ended: list[int] = []  # without a request that followed, the latest last
     for number, one in enumerate(requests):
@@ -228,8 +244,8 @@ def replayed(physics: Physics, requests: Sequence[Request]) -> list[Request]:
         if ended:
             thought_s = one.arrived_s - requests[ended[-1]].end_s
             if thought_s < _SOON * (one.end_s - one.arrived_s):
-                follows[ended.pop()] = number
-    caused = {*follows.values()}
+                follows[ended.pop()] = number, thought_s
+    caused = {number for number, _ in follows.values()}
     jobs = [Job(one.prompt_tokens, one.output_tokens) for one in requests]
     numbers, batch = {job: number for number, job in enumerate(jobs)}, Batch(physics)
     sent = [(one.arrived_s, n) for n, one in enumerate(requests) if n not in caused]
@@ -252,8 +268,7 @@ def replayed(physics: Physics, requests: Sequence[Request]) -> list[Request]:
         for job in changed:
             cause = numbers[job]
             if job.end_s is not None and cause in follows:
-                number = follows.pop(cause)
-                thought_s = requests[number].arrived_s - requests[cause].end_s
+                number, thought_s = follows.pop(cause)
                 heapq.heappush(sent, (job.end_s + thought_s, number))
 
 
@@ -263,24 +278,26 @@ def fit(measured: Measured, numbers: Sequence[int] | None = None) -> Physics:
     Those of `numbers` (by default all) are fitted, so that the others can judge.
 
     Example:
-        >>> rows = [(20, 50, 1, 0.1, 0.02, 46), (20, 50, 8, 0.2, 0.03, 240)]
-        >>> rows += [(900, 9, 1, 1.0, 0.02, 8)]
+        >>> rows = [(20, 50, 1, 100, 20, 46), (20, 50, 8, 200, 30, 240), (900, 9, 1, 1000, 20, 8)]
         >>> round(fit(Table(Row(*row) for row in rows)).prefill_per_token_s, 5)
         0.00102
     """
     numbers = range(len(measured)) if numbers is None else numbers
     if not numbers:
         raise NotDetermined("nothing was measured; send some requests, alone and together")
-    solved = _solved([equation for number in numbers for equation in measured.equations(number)])
-    physics = Physics(**solved, batched_tokens=2048)
+    equations = [equation for number in numbers for equation in measured.equations(number)]
+    physics = Physics(**_solved(equations), batched_tokens=2048)
     slots, kv_tokens = measured.limits(numbers)
     few, full = {"slots": slots}, {"kv_tokens": kv_tokens}
+    most = max(was.tokens_per_s for _, was in measured.pairs(physics, numbers))
     batched = [{"batched_tokens": tokens} for tokens in _STEP_TOKENS]
-    for candidates in ([{}, few, full, few | full], batched):
-        tried = [msgspec.structs.replace(physics, **candidate) for candidate in candidates]
+    streamed = [{}, *({"streaming_per_token_s": 1 / most / more} for more in (1, 1.1, 1.2))]
+    for candidates in ([{}, few, full, few | full], batched, streamed):
+        # How far the times that this limit decides lie off, by their logarithms.
+        of = (1, 2) if candidates is streamed else (0,)
+        tried = [replace(physics, **candidate) for candidate in candidates]
         pairs = [measured.pairs(each, numbers) for each in tried]
-        # How far the times to first token lie off, by their logarithms.
-        missed = [fmean(abs(math.log(p.ttft_s / was.ttft_s)) for p, was in some) for some in pairs]
+        missed = [fmean(abs(math.log(p[t] / was[t])) for p, was in ps for t in of) for ps in pairs]
         physics = next(
             each for each, far in zip(tried, missed, strict=True) if far * _BETTER <= min(missed)
         )
@@ -306,18 +323,17 @@ def _served(job: Job) -> Request:
     return Request(job.arrived_s, job.first_token_s, job.end_s, *tokens)
 
 
-def _times(one: Request) -> tuple[float, float]:
-    """Return the time to first token, and the mean inter-token latency."""
-    decode_s = one.end_s - one.first_token_s
-    return one.first_token_s - one.arrived_s, decode_s / max(one.output_tokens - 1, 1)
+def _means(requests: Sequence[Request]) -> tuple[float, float]:
+    """Return the means of the time to first token and of the inter-token latency."""
+    itl_s = ((r.end_s - r.first_token_s) / max(r.output_tokens - 1, 1) for r in requests)
+    return fmean(r.first_token_s - r.arrived_s for r in requests), fmean(itl_s)
 
 
-def _means(served: Sequence[Request], numbers: Sequence[int]) -> Times:
-    ttft_s, itl_s = (
-        fmean(each) for each in zip(*(_times(served[n]) for n in numbers), strict=True)
-    )
+def _of_stretch(served: Sequence[Request], numbers: Sequence[int]) -> Times:
+    """Return what the clients of these numbers saw, and the throughput of all."""
     took_s = max(one.end_s for one in served) - min(one.arrived_s for one in served)
-    return Times(ttft_s, itl_s, sum(one.output_tokens for one in served) / took_s)
+    rate = sum(one.output_tokens for one in served) / took_s
+    return Times(*_means([served[number] for number in numbers]), rate)
 
 
 def _most(counts: Iterable[float]) -> int | None:
@@ -336,13 +352,14 @@ def _solved(equations: Sequence[Equation]) -> dict[str, Any]:
         best = least_squares(parts * weights[:, None], weights)
         far = parts @ best - 1
         weights = counts / np.sqrt(np.maximum(np.abs(far), 0.03))
-    missed = float(np.sum(far**2))
     largest = np.abs(parts).max(0)
-    noise = max(missed / max(len(parts) - 5, 1), 1e-4)
+    noise = max(float(far @ far) / max(len(parts) - 5, 1), 1e-4)
     scaled = parts / np.where(largest, largest, 1)
     uncertain = np.sqrt(noise * np.diag(np.linalg.inv(scaled.T @ scaled + 1e-12 * np.eye(5))))
     open_ones = [name for name, far in zip(_MISSING, uncertain, strict=True) if far > _LOOSE]
     if open_ones:
         raise NotDetermined("; ".join(f"{name} is open: {_MISSING[name]}" for name in open_ones))
-    names = (name.replace("_ms", "_s") for name in _MISSING)
+    names = [name.replace("_ms", "_s") for name in _MISSING]
+    if any(equation.base and equation.steps > 1 for equation in equations):
+        names[0] = "reading_base_s"  # others waited for it, too
     return dict(zip(names, best.tolist(), strict=True))

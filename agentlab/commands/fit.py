@@ -4,14 +4,11 @@ import argparse
 import asyncio
 import random
 from pathlib import Path
-from typing import Annotated
 
 import httpx
-import msgspec
-from msgspec.structs import asdict, astuple
+from msgspec.structs import asdict
 
 from agentlab import lab
-from agentlab._support.fields import AtLeastOne
 from agentlab.bench import plots
 from agentlab.bench.fit import Pair, Request, Requests, Row, Table, errors, fit
 from agentlab.bench.published import converted, read_rows
@@ -21,28 +18,6 @@ from agentlab.endpoint.physics.formulas import Physics
 from agentlab.errors import ConfigError
 from agentlab.lab.connection import connection
 from agentlab.trace import Trace, trace
-
-_Amount = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
-
-
-class _OfRequests(Request, frozen=True):
-    """A line of a file of requests."""
-
-    def __post_init__(self) -> None:
-        if not self.arrived_s < self.first_token_s <= self.end_s:
-            raise ValueError("needs arrived_s < first_token_s <= end_s")
-
-
-class _OfTable(msgspec.Struct):
-    """A line of a table."""
-
-    prompt_tokens: AtLeastOne
-    answer_tokens: AtLeastOne
-    at_once: AtLeastOne
-    ttft_ms: _Amount
-    itl_ms: _Amount
-    tokens_per_s: _Amount
-
 
 # What is asked to find out: short and long prompts, alone and together, tell the constants apart.
 _SHAPES = ((30, 96), (400, 32), (2000, 64))  # about that many words, and at most that many tokens
@@ -81,10 +56,9 @@ def _judged(measured: Table | Requests) -> tuple[Physics, dict[str, list[Pair]]]
     """Return the fit, and what such a fit predicts of what it has not seen."""
     every = range(len(measured))
     if isinstance(measured, Requests):
-        fitted, others = every[::2], every[1::2]
-        physics = fit(measured, fitted)
-        return physics, {"every second request": measured.pairs(physics, others)}
-    judged, shapes = {}, [(row.prompt_tokens, row.output_tokens) for row in measured]
+        physics = fit(measured, every[::2])
+        return physics, {"every second request": measured.pairs(physics, every[1::2])}
+    judged, shapes = {}, [row.shape for row in measured]
     for shape in sorted(set(shapes)):
         its = [n for n in every if shapes[n] == shape]
         physics = fit(measured, [n for n in every if shapes[n] != shape])
@@ -100,16 +74,12 @@ def read(path: Path, model: str | None = None) -> Table | Requests:
     if not rows:
         raise ConfigError(f"{str(path)!r} has no rows; give a table, or a file of requests")
     if "ttft_ms" not in rows[0][1]:
-        return Requests(converted(where, "a line", row, _OfRequests) for where, row in rows)
+        return Requests(converted(where, "a line", row, Request) for where, row in rows)
     models = sorted({row["model"] for _, row in rows if row.get("model")})
     if model not in models if model else len(models) > 1:
         raise ConfigError(f"choose one --model of {', '.join(models) or 'no column `model`'}")
-    its = [each for each in rows if not model or each[1].get("model") == model]
-    lines = (astuple(converted(where, "a line", row, _OfTable)) for where, row in its)
-    return Table(
-        Row(prompt, answer, at_once, ttft_ms / 1000, itl_ms / 1000, rate)
-        for prompt, answer, at_once, ttft_ms, itl_ms, rate in lines
-    )
+    its = (each for each in rows if not model or each[1].get("model") == model)
+    return Table(converted(where, "a line", row, Row) for where, row in its)
 
 
 def _probed(options: argparse.Namespace) -> Requests:

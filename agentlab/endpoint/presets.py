@@ -47,6 +47,8 @@ class Preset:
     itl_per_active_ms: Figure[NotNegative]
     jitter_sigma: Figure[NotNegative]
     itl_per_context_token_ms: Figure[NotNegative] | None = None
+    reading_base_ms: Figure[NotNegative] | None = None
+    streaming_per_token_ms: Figure[NotNegative] | None = None
     batched_tokens: Figure[AtLeastOne] | None = None
     kv_tokens: Figure[AtLeastOne] | None = None
     preempts: Figure[bool] | None = None

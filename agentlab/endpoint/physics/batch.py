@@ -89,7 +89,7 @@ class Batch:
         self._beginning: list[tuple[float, int, Job]] = []  # by the time at which they can be read
         self._unread: deque[Job] = deque()
         self._reading: list[Job] = []  # together, until the decode clock stands at `_v_read`
-        self._v_read = math.inf
+        self._v_read = self._v_slower = math.inf  # and where steps outgrow the handing on of tokens
         self._decoding: list[tuple[float, int, Job]] = []  # by decode step of the last token
         self._tie = itertools.count()  # equal times keep their order of arrival
         self._reserved_tokens = 0.0  # by those with a slot, who do not decode or do not grow
@@ -100,7 +100,8 @@ class Batch:
         self._pace = self._paced = 0.0  # the tokens that a step makes, now and since the anchor
         self._read_s = 0.0  # what the prompts that are read add to a step
         self._due: tuple[float, float] | None = None  # what `_next_v` found, while it holds
-        self._tracks = bool(physics.itl_per_context_token_s) or physics.preempts
+        grows = physics.itl_per_context_token_s or physics.streaming_per_token_s
+        self._tracks = physics.preempts or grows > 0
 
     def submit(self, job: Job, now_s: float) -> list[Job]:
         """Give `job` a slot or a place in the queue, or raise QueueFull; return what changed."""
@@ -193,6 +194,8 @@ class Batch:
                 changed += self._finish(self._decoding[0][2])
             elif self._v_read <= v:
                 changed += self._have_read()
+            elif self._v_slower <= v:
+                self._retime()
             else:
                 changed.append(self._put_back())
         if now_s > self.now_s:
@@ -259,8 +262,8 @@ class Batch:
 
     def _read(self) -> None:
         """Begin to read whole prompts, in their order, until a step is full; one in any case."""
-        most = self.physics.batched_tokens or 0
-        tokens = 0.0
+        physics, tokens = self.physics, 0.0
+        most = physics.batched_tokens or 0
         while self._unread:
             job = self._unread[0]
             size = job.prompt_tokens + job._steps / job.decode_jitter - job.cached_tokens
@@ -269,7 +272,7 @@ class Batch:
             self._reading.append(self._unread.popleft())
             tokens += size
         steps = max(1.0, tokens / most)
-        self._read_s = self.physics.prefill_per_token_s * tokens / steps
+        self._read_s = physics.reading_base_s + physics.prefill_per_token_s * tokens / steps
         self._v_read = self._v_at(self.now_s) + steps
         self._retime()
 
@@ -362,6 +365,11 @@ class Batch:
             self._context_tokens += (v - self._v) * self._paced
             step_s += physics.itl_per_context_token_s * self._context_tokens
             self._growth_s, self._paced = physics.itl_per_context_token_s * self._pace, self._pace
+            least_s, self._v_slower = physics.streaming_per_token_s * together, math.inf
+            if step_s < least_s - 1e-9:
+                if self._growth_s:
+                    self._v_slower = v + (least_s - step_s) / self._growth_s
+                step_s, self._growth_s = least_s, 0.0
         elif step_s == self._step_s:  # the old anchor is still good, and exact
             return
         else:
@@ -388,7 +396,7 @@ class Batch:
 
     def _next_v(self) -> tuple[float, float]:
         """Return where the decode clock stands at its next event, and when that is."""
-        v = self._v_read
+        v = min(self._v_read, self._v_slower)
         if self._decoding and self._decoding[0][0] <= v:
             v = self._decoding[0][0]
         if self.physics.preempts and self._paced and len(self._decoding) > 1:

@@ -4,6 +4,8 @@
     step                 =  itl_base_s + itl_per_active_s * sequences
                             + itl_per_context_token_s * tokens of context held
                             + prefill_per_token_s * prompt tokens read
+                            + reading_base_s if there are any
+                            or streaming_per_token_s * sequences, if that is more
 
 An engine works in steps. Each gives every decoding sequence its next token, and reads up to
 `batched_tokens` of the prompts that wait, in their order. So an inter-token latency is one step,
@@ -30,6 +32,8 @@ class Physics(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         prefill_base_s: What a request takes before it is read, whatever its length.
+        reading_base_s: What a step takes longer if it reads any prompt, whatever its length.
+        streaming_per_token_s: What the server takes to hand on a token, one after the other.
         batched_tokens: The prompt tokens that one step reads at most (vLLM's
             `max_num_batched_tokens`); None if prompts are read side by side.
         kv_tokens: The tokens of context that the memory holds.
@@ -40,9 +44,11 @@ class Physics(msgspec.Struct, frozen=True, kw_only=True):
 
     prefill_base_s: float = 0.0
     prefill_per_token_s: float = 0.0
+    reading_base_s: float = 0.0
     itl_base_s: float = 0.0
     itl_per_active_s: float = 0.0
     itl_per_context_token_s: float = 0.0
+    streaming_per_token_s: float = 0.0
     batched_tokens: int | None = None
     kv_tokens: int | None = None
     preempts: bool = False
@@ -57,27 +63,24 @@ class Physics(msgspec.Struct, frozen=True, kw_only=True):
         """True if every answer is there immediately, whatever its length."""
         return not (self.prefill_s(1) or self.itl_s())
 
-    def prefill_s(self, prompt_tokens: int, active: int = 1) -> float:
+    def prefill_s(self, prompt_tokens: int) -> float:
         """Return the time from getting a slot to the first token; no jitter, no other prompt."""
-        per_token_s = self.prefill_per_token_s * prompt_tokens
+        read_s = self.prefill_base_s + self.prefill_per_token_s * prompt_tokens
         if self.batched_tokens is None:
-            return self.prefill_base_s + per_token_s
+            return read_s
         steps = max(1.0, prompt_tokens / self.batched_tokens)
-        return self.prefill_base_s + per_token_s + steps * self.itl_s(active)
+        return read_s + steps * (self.itl_s() + self.reading_base_s)
 
     def itl_s(self, active: int = 1, context_tokens: float = 0.0) -> float:
         """Return the time of a step that reads no prompt, without jitter."""
         held_s = self.itl_per_context_token_s * context_tokens
-        return self.itl_base_s + self.itl_per_active_s * active + held_s
+        step_s = self.itl_base_s + self.itl_per_active_s * active + held_s
+        return max(step_s, self.streaming_per_token_s * active)
 
-    def service_s(self, prompt_tokens: int, output_tokens: int, active: int = 1) -> float:
-        """Return the time of an answer with `active` such requests all along; no jitter, no queue.
-
-        They decode together, and no prompt is read meanwhile.
-        """
-        context_tokens = active * (prompt_tokens + output_tokens / 2)
-        decode_s = max(output_tokens - 1, 0) * self.itl_s(active, context_tokens)
-        return round(self.prefill_s(prompt_tokens, active) + decode_s, 9)
+    def service_s(self, prompt_tokens: int, output_tokens: int) -> float:
+        """Return the time of an answer that is alone, without jitter."""
+        itl_s = self.itl_s(1, prompt_tokens + output_tokens / 2)
+        return round(self.prefill_s(prompt_tokens) + max(output_tokens - 1, 0) * itl_s, 9)
 
     def jitter(self, draw: random.Random) -> float:
         """Draw a lognormal factor with median 1; without jitter it is 1."""
