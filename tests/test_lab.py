@@ -244,10 +244,11 @@ def test_simulate_speaks_of_what_it_was_given(fresh_lab: ModuleType):
 def test_ask_and_reply_take_the_same(fresh_lab: ModuleType):
     """Each writes its parameters out, with the same defaults, so that Shift-Tab shows them.
 
-    What a text cannot carry, tools and the turns with them, only `reply` takes.
+    What a text cannot carry, tools and the turns with them, only `reply` takes, and streams.
     """
     taken = [dict(inspect.signature(way).parameters) for way in (fresh_lab.ask, fresh_lab.reply)]
-    assert [taken[1].pop(name).default for name in ("tools", "turns")] == [None, ()]
+    more = [taken[1].pop(name).default for name in ("tools", "turns", "stream")]
+    assert more == [None, (), False]
     assert taken[0] == taken[1]
     assert all(p.kind is not inspect.Parameter.VAR_KEYWORD for p in taken[0].values())
 
