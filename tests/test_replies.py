@@ -61,7 +61,9 @@ KOREAN = """다음 주제에 대해 연구하세요: 조력 발전
 
 
 def reply(prompt: str, seed: int = 1) -> str:
-    return REPLIES.prepared(prompt) or REPLIES.writer(prompt, random.Random(seed)).write()
+    return (
+        REPLIES.prepared(prompt) or REPLIES.writer(prompt, random.Random(seed), (), False).write()
+    )
 
 
 def sentences(text: str) -> list[str]:
@@ -205,7 +207,7 @@ def test_answers_are_the_same_in_another_process():
     code = (
         "import random; from agentlab.endpoint.answers.replies import Replies; "
         "from agentlab.settings import DATA; "
-        "print(Replies(DATA / 'replies').writer(%r, random.Random(9)).write(), end='')"
+        "print(Replies(DATA / 'replies').writer(%r, random.Random(9), (), False).write(), end='')"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code % REPORT], env={"PYTHONHASHSEED": "12"}, capture_output=True

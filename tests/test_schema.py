@@ -27,6 +27,9 @@ STEPS, CHARACTERS = 2000, 20_000
 class Plain:
     """Says a word, takes the last option, and the middle of a range."""
 
+    def __init__(self) -> None:
+        self.draw = random.Random(1)
+
     def text(self, name: str, schema: Schema) -> str:
         return "word"
 
@@ -126,7 +129,7 @@ def test_a_schema_is_filled_or_refused(seed: int):
     schema = Hostile(seed).schema()
     budget = Budget(STEPS, CHARACTERS)
     try:
-        value = build(schema, Plain(), draw=random.Random(1), budget=budget)
+        value = build(schema, Plain(), budget=budget)
     except CannotFill:
         return
     assert Draft202012Validator(schema).is_valid(value)
@@ -148,7 +151,7 @@ def test_the_checks_of_any_schema_end(seed: int):
             assert str(error)
     else:
         with pytest.raises(CannotFill):
-            build(schema, Plain(), draw=random.Random(1))
+            build(schema, Plain())
 
 
 def values_in(value: Any) -> int:
@@ -177,9 +180,9 @@ def test_a_budget_may_be_shared():
     forty: dict[str, Any] = {"type": "array", "items": {"type": "null"}, "minItems": 40}
     budget = Budget(steps=300)
     for _ in range(2):
-        assert len(build(forty, Plain(), draw=random.Random(1), budget=budget)) == 40
+        assert len(build(forty, Plain(), budget=budget)) == 40
     with pytest.raises(CannotFill, match="too large"):
-        build(forty, Plain(), draw=random.Random(1), budget=budget)
+        build(forty, Plain(), budget=budget)
 
 
 def test_patterns_count_for_more_in_a_schema():
@@ -192,4 +195,4 @@ def test_patterns_count_for_more_in_a_schema():
 def test_whole_numbers_may_be_written_with_a_point():
     """JSON Schema calls 2.0 an integer, and so do the keywords that count."""
     schema = {"type": "array", "items": {"type": "string", "maxLength": 2.0}, "minItems": 4.0}
-    assert build(schema, Plain(), draw=random.Random(1)) == ["wo"] * 4
+    assert build(schema, Plain()) == ["wo"] * 4

@@ -37,11 +37,11 @@ class Form(NamedTuple):
 def form_of(text: str, shown: str, told: tuple[str, ...], *, as_json: bool) -> Form | None:
     """Return the form that `text` asks for or shows, or else others have `told`; None for prose."""
     if "[[ ## " in text and (names := re.findall(r"`\[\[ ## (\w+) ## \]\]`", text)):  # by DSPy
-        return Form("markers", schema_of(_fields(names, "\n".join(told))))
+        return Form("markers", _fields([*names, "completed"], text, told))
     wanted = as_json
     for each, part in [(text, shown), *((each, each) for each in reversed(told))]:
         asked = _asks_for_json(each)
-        if form := _asked(each, part, asked, as_json):
+        if form := _asked(each, part, told, asked, as_json):
             return form
         wanted = wanted or asked
     return _example(shown) or (Form("json", ANY) if wanted else None)
@@ -53,10 +53,10 @@ def mentions(text: str, *words: str) -> bool:
     return any(word in lower for word in words)
 
 
-def _asked(text: str, shown: str, asked: bool, as_json: bool) -> Form | None:
+def _asked(text: str, shown: str, told: tuple[str, ...], asked: bool, as_json: bool) -> Form | None:
     tags = RE.tag.findall(text) if "<" in text and RE.asks_for_tags.search(text) else []
     if fields := [tag for tag in tags if not RE.type.fullmatch(tag)]:
-        return Form("tags", schema_of({tag: {} for tag in fields}))
+        return Form("tags", _fields(fields, text, told))
     if schema := _schema_in(text):
         return Form("json", schema)
     if not (asked or as_json):
@@ -90,11 +90,15 @@ def _example(text: str) -> Form | None:
     return Form("json", ANY, keys)  # with comments, or unfinished
 
 
-def _fields(names: list[str], text: str) -> dict[str, Schema]:
-    kinds: dict[str, Schema] = {name: typed(words) for name, words in RE.dspy_field.findall(text)}
-    for name, said in re.findall(r"\{(\w+)\}[^\n]*JSON schema: ([^\n]*)", text):
-        kinds[name] = next((schema for schema, _ in _objects(said)), {})
-    return {name: kinds.get(name, {}) for name in names} | {"completed": {"const": ""}}
+def _fields(names: list[str], text: str, told: tuple[str, ...]) -> Schema:
+    """Return the schema of fields: of what they are told to be, or of tags repeated in them."""
+    said, lists = "\n".join(told), dict(RE.list_of_tags.findall(text))
+    kinds: dict[str, Schema] = {name: typed(words) for name, words in RE.dspy_field.findall(said)}
+    for name, schema in re.findall(r"\{(\w+)\}[^\n]*JSON schema: ([^\n]*)", said):
+        kinds[name] = next((each for each, _ in _objects(schema)), {})
+    kinds |= {name: schema_of({inner: {"type": "array"}}) for name, inner in lists.items()}
+    kinds["completed"] = {"const": ""}
+    return schema_of({name: kinds.get(name, {}) for name in names if name not in lists.values()})
 
 
 def render(written: str, value: Any) -> str:
@@ -108,7 +112,8 @@ def render(written: str, value: Any) -> str:
         rows = [value[0], ["---"] * len(value[0]), *cells]
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
     mark = "<{0}>{1}</{0}>" if written == "tags" else "[[ ## {0} ## ]]\n{1}\n"
-    return "\n".join(mark.format(name, _plain(inner)) for name, inner in value.items()).rstrip()
+    parts = (mark.format(name, _plain(inner, written == "tags")) for name, inner in value.items())
+    return "\n".join(parts).rstrip()
 
 
 def read_json(text: str, at: int = 0) -> tuple[Any, int]:
@@ -183,7 +188,9 @@ def _objects(text: str) -> Iterator[tuple[Any, int]]:
                 yield value, found.start()
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Any, tags: bool = False) -> str:
+    if tags and isinstance(value, dict):  # of what is repeated
+        return "".join(f"<{tag}>{_plain(one)}</{tag}>" for tag in value for one in value[tag])
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -17,6 +17,7 @@ Length = tuple[int, Literal["sentences", "bullets", "paragraphs", "words"], str]
 _LONGEST_TOPIC = 200
 _READ = 12_000  # characters
 _HEADINGS = ("heading", "section", "섹션", "제목")  # one of which it has
+_OF_FIELDS = "Respond with "  # what is expected of fields; the inputs say nothing of their form
 _REACH = 40  # characters from a number to its noun
 
 
@@ -37,8 +38,10 @@ class Framed(NamedTuple):
 def unframe(prompt: str) -> Framed:
     """Take a framework's words about the task away; a plain prompt is all task."""
     framed = prompt.strip().removeprefix("New task:\n")
-    if framed.startswith("[[ ## "):
-        return Framed(RE.framed_by_dspy.sub("", framed).strip())
+    end = framed.rfind(f"\n{_OF_FIELDS}")
+    if end >= 0 and RE.field_mark.match(framed):  # by DSPy
+        given, *past = RE.trajectory.split(framed[:end], 1)
+        return Framed(RE.field_mark.sub("", given).strip(), framed[end + 1 :], "".join(past))
     if found := RE.framed_by_crewai.match(framed):
         return Framed(*map(str.strip, found.groups("")))
     return Framed(prompt.removeprefix("New task:\n"))
@@ -74,7 +77,8 @@ def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Aske
     task = f"{framed.task}\n\n{framed.expected}".rstrip()
     start = _form_start(task) if "\n" in task else 0  # nothing follows a line
     before, shown = task[:start], task[start:]
-    form = form_of(prompt if "[[ ## " in prompt else task, shown, told, as_json=as_json)
+    of_fields = framed.expected if framed.expected.startswith(_OF_FIELDS) else ""
+    form = form_of(of_fields or task, of_fields or shown, told, as_json=as_json)
     asked = _prose(task, shown)
     if told and not (asked.headings or asked.items or asked.length):
         asked = _prose("\n".join(told), "")._replace(korean=asked.korean)

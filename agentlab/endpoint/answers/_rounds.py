@@ -23,6 +23,7 @@ from agentlab.endpoint.contract.request import Function
 Values = dict[str, list[Any]]  # of each argument that is known
 Plan = list[dict[str, Any]]  # for each call of a tool, the arguments that it has to be given
 Results = Sequence[tuple[str, str]]  # (tool, result), oldest first
+Tools = Sequence[Function]
 
 _MOST_CALLS = 16  # of one tool for one task
 _LONGEST = 200  # characters of a value
@@ -271,7 +272,7 @@ class Named(NamedTuple):
     stage: int
 
 
-def named(tools: Sequence[Function], task: str) -> list[Named]:
+def named(tools: Tools, task: str) -> list[Named]:
     """Return the tools that a task names, or else the one that is best described.
 
     Words as "find" name one only if no others do. In Korean, a tool's part ends with its name.
@@ -296,7 +297,7 @@ def named(tools: Sequence[Function], task: str) -> list[Named]:
 
 
 def _places(
-    tools: Sequence[Function], vocabulary: list[frozenset[str]], task: str, thens: list[int]
+    tools: Tools, vocabulary: list[frozenset[str]], task: str, thens: list[int]
 ) -> dict[int, tuple[int, int]]:
     """Return where in the task each tool is named first, by its index."""
     parts = [task[at:to] for at, to in pairwise([0, *thens, len(task)])]  # by stage
@@ -343,8 +344,8 @@ def _looks_up(other: Function, tool: Function, of: set[str]) -> bool:
 class Rounds:
     """The rounds of a task; `made` are all results, and `results` those that say something."""
 
-    def __init__(self, tools: Sequence[Function], task: str, made: Results, results: Results):
-        self._tools, self._task = tools, task
+    def __init__(self, tools: Tools, task: str, made: Results, results: Results, told: str):
+        self._tools, self._task, self._listed = tools, task, RE.id_listed.findall(told)
         self._made, self._results = [name for name, _ in made], results[-_MOST_RESULTS:]
         self._suppliers: dict[str, set[str]] = {}
 
@@ -379,16 +380,27 @@ class Rounds:
 
     def _lacking(self, need: Named) -> list[Argument]:
         """Return the arguments for which the task names no value; texts come with the tool."""
-        here, task = from_task(need.tool, need.here), from_task(need.tool, self._task)
+        here, task = self._said(need.tool, need.here), self._said(need.tool, self._task)
         missing = [a for a in asked(need.tool) if a.name not in here and a.kind != "other"]
         return [each for each in missing if each.kind == "text" or each.name not in task]
+
+    def _said(self, tool: Function, text: str) -> Values:
+        """Return the values that a text names; of listed ids, or else the one that suits."""
+        values, task = from_task(tool, text), words(self._task)
+        for each in [each for each in asked(tool) if each.kind == "id"]:
+            of = {"", *map(stem, each.of)}
+            if listed := {id: about for owner, id, about in self._listed if stem(owner) in of}:
+                named = [id for id in listed if re.search(rf"(?i)\b{re.escape(id)}\b", text)]
+                suits = max(listed, key=lambda id: len(words(listed[id]) & task))
+                values[each.name] = named or values.get(each.name) or [suits]
+        return values
 
     def _calls(self, need: Named, first: list[str]) -> Plan:
         """Return the calls of a tool, now that all is known; none if an id is not."""
         tool, values, own = need.tool, Values(), self._suppliers[need.tool.name]
         found = [(name, text) for name, text in self._results if name in first]
         texts = [text for name, text in found if name in own or not own]
-        here, task = from_task(tool, need.here), from_task(tool, self._task)
+        here, task = self._said(tool, need.here), self._said(tool, self._task)
         ids = any(each.kind == "id" for each in asked(tool))  # then its numbers are mere options
         numbers = [each for each in asked(tool) if each.kind == "number"]
         if texts and len(numbers) > 1 and not ids:  # "multiply the result by 4"

@@ -21,6 +21,8 @@ _FORMATS: dict[str, str] = RE.mapping("formats")
 class Filler(Protocol):
     """Says what stands in the fields; `name` is the nearest property's, ranges are inclusive."""
 
+    draw: random.Random
+
     def text(self, name: str, schema: Schema) -> str: ...
 
     def choose(self, name: str, options: Sequence[Any]) -> Any: ...
@@ -29,12 +31,7 @@ class Filler(Protocol):
 
 
 def build(
-    schema: Schema,
-    filler: Filler,
-    *,
-    draw: random.Random,
-    optional: bool = True,
-    budget: Budget | None = None,
+    schema: Schema, filler: Filler, *, optional: bool = True, budget: Budget | None = None
 ) -> Any:
     """Build a value that `schema` admits, or raise CannotFill; others may share the budget.
 
@@ -42,7 +39,7 @@ def build(
     """
     json_schema.validator_of(schema)
     budget = budget or Budget()
-    value = _Builder(schema, filler, draw, optional, budget).value(schema, "", 0)
+    value = _Builder(schema, filler, optional, budget).value(schema, "", 0)
     if not json_schema.admits(schema, value, budget):
         raise CannotFill("what it asks for does not fit together")
     return value
@@ -60,11 +57,8 @@ class _Xeger(rstr.Rstr):
 
 
 class _Builder:
-    def __init__(
-        self, root: Schema, filler: Filler, draw: random.Random, optional: bool, budget: Budget
-    ):
-        self._root, self._filler, self._draw, self._optional = root, filler, draw, optional
-        self._budget = budget
+    def __init__(self, root: Schema, filler: Filler, optional: bool, budget: Budget):
+        self._root, self._filler, self._optional, self._budget = root, filler, optional, budget
         self._open = ["#"]  # the references that lead to where we are
 
     def value(self, schema: Any, name: str, depth: int) -> Any:
@@ -136,12 +130,8 @@ class _Builder:
         properties = schema.get("properties", {})
         required = dict.fromkeys(schema.get("required", []))  # in order, and quick to look in
         self._budget.spend(len(properties) + len(required), sum(map(len, (*properties, *required))))
-        all_of_them = depth <= _DEEP and (self._optional or not required)
-        names = [
-            each
-            for each, inner in properties.items()
-            if each in required or (all_of_them and not self._again(inner))
-        ]
+        more = {} if depth > _DEEP or (required and not self._optional) else properties
+        names = [n for n in properties if n in required or (n in more and not self._again(more[n]))]
         every = dict.fromkeys([*names, *required])
         made = {each: self.value(properties.get(each, {}), each, depth + 1) for each in every}
         return made or self._map(schema, name, depth)
@@ -189,7 +179,7 @@ class _Builder:
     def _string(self, schema: Schema, name: str) -> str:
         if (pattern := schema.get("pattern")) is not None:
             try:
-                text = str(_Xeger(self._draw, self._budget).xeger(pattern))
+                text = str(_Xeger(self._filler.draw, self._budget).xeger(pattern))
             except Exception as error:
                 raise CannotFill(f"pattern {pattern!r} ({error})") from None
             self._budget.spend(characters=len(text) + len(pattern))

@@ -15,10 +15,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from agentlab.endpoint.answers import _rounds
 from agentlab.endpoint.answers._form import Form, read_json, schema_of, typed
 from agentlab.endpoint.answers._patterns import RE, SETS
 from agentlab.endpoint.answers._prompt import glance, unframe
-from agentlab.endpoint.answers._rounds import Named, Rounds, asked, coworkers, named, snake, things
+from agentlab.endpoint.answers._rounds import Named, Rounds, Tools, asked, coworkers, named
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Writer
 from agentlab.endpoint.contract.json_schema import Budget, CannotFill, admits, problem
@@ -51,13 +52,13 @@ def conversation(request: ChatRequest) -> Conversation:
             called = [word for word in re.findall(r"[\w-]+", before) if word in offered]
             made += [(name, text[observed.end() :].strip()) for name in called or [""]]
         elif message.role == "user":
-            task, made = text, []
+            task, made = text, [*zip(*(s.findall(text) for s in RE.each("steps")), strict=False)]
         before = text if message.role == "assistant" else ""
     told = [r for r in made if not (RE.hands_over.match(r[0]) or RE.nothing.match(r[1].strip()))]
     return Conversation(glance(task), made, told)
 
 
-def calls(request: ChatRequest, said: Conversation, writer: Writer) -> list[Call]:
+def calls(request: ChatRequest, said: Conversation, told: str, writer: Writer) -> list[Call]:
     """Return what the model calls in this turn, or raise CannotFill; nothing if it speaks."""
     offered, task, as_form = request.offered, unframe(said.task).task, request.must_call_this
     if as_form:  # as structured output uses tools
@@ -65,14 +66,14 @@ def calls(request: ChatRequest, said: Conversation, writer: Writer) -> list[Call
     else:
         ends = [tool for tool in offered if request.must_call and RE.ending.fullmatch(tool.name)]
         useful = [tool for tool in offered if tool not in ends]
-        due = Rounds(useful, task, said.made, said.results).due(_needs(request, useful, task))
+        due = Rounds(useful, task, said.made, said.results, told).due(_needs(request, useful, task))
         if request.must_call and not due:
             due = _forced(ends, useful, said, writer)
     called = fill_in(due, said.task, writer, as_form=as_form)
     return called[:1] if request.parallel_tool_calls is False else called
 
 
-def _needs(request: ChatRequest, tools: Sequence[Function], task: str) -> list[Named]:
+def _needs(request: ChatRequest, tools: Tools, task: str) -> list[Named]:
     """Return the tools that the task names; of CrewAI's manager, the one that hands it on."""
     team = [tool for tool in tools if coworkers(tool)]
     manages = any(text.startswith("You are Crew Manager") for _, text in request.turns)
@@ -81,12 +82,10 @@ def _needs(request: ChatRequest, tools: Sequence[Function], task: str) -> list[N
     return named([tool for tool in tools if tool not in team], task)
 
 
-def _forced(
-    ending: Sequence[Function], useful: Sequence[Function], said: Conversation, writer: Writer
-) -> Due:
+def _forced(ending: Tools, useful: Tools, said: Conversation, writer: Writer) -> Due:
     """Return the calls of a turn that has to have one: the answer, or tools not called yet."""
     for tool in ending:
-        answer = writer.from_results(said.results) or writer.write()
+        answer = writer.found or writer.write()
         strings = [each.name for each in asked(tool) if each.type == "string" and not each.many]
         return [(tool, [dict.fromkeys(strings[:1], answer)])]
     left = [tool for tool in useful if tool.name not in dict(said.made)] or useful
@@ -103,7 +102,7 @@ def fill_in(due: Due, prompt: str, writer: Writer, *, as_form: bool = False) -> 
             continue
         schema = {"type": "object", "properties": {}, **(tool.parameters or {})}
         filler = _FromPrompt(prompt, writer, as_form=as_form, given=any(plan))
-        made = build(schema, filler, draw=writer.draw, optional=as_form, budget=to_build)
+        made = build(schema, filler, optional=as_form, budget=to_build)
         for given in plan:
             value = made
             with suppress(CannotFill):  # too much to check
@@ -116,17 +115,17 @@ class _FromPrompt:
     """Fills a call's arguments with what the prompt says, and a form's with new words, too."""
 
     def __init__(self, prompt: str, writer: Writer, *, as_form: bool, given: bool):
-        self._writer, self._as_form = writer, as_form
+        self._writer, self._as_form, self.draw = writer, as_form, writer.draw
         framed = unframe(prompt)
         self._said, self._task = prompt.lower(), framed.task.strip()
         self._context = framed.context or self._task
-        said = things(self._task)
+        said = _rounds.things(self._task)
         self._numbers = (float(n.replace(",", "")) for g in said.numbers for n in g.values)
         left = said.names if as_form or not given else []  # what is given was taken from them
         self._names = (name for group in left for name in group.values)
 
     def text(self, name: str, schema: Mapping[str, Any]) -> str:
-        words = {*snake(name)}
+        words = {*_rounds.snake(name)}
         if "context" in words:
             return self._context
         if words & SETS["whole"] and not self._as_form:
@@ -175,18 +174,16 @@ def speak(turns: Turns, writer: Writer) -> str:
     return f"Thought: {name} can help here.\nAction: {name}\nAction Input: {arguments}"
 
 
-def with_call(turns: Turns, writer: Writer) -> Form | None:
+def with_call(turns: Turns, said: Conversation, writer: Writer) -> Form | None:
     """Return the writer's form, with the next call in the fields that DSPy's ReAct has for it."""
     form = writer.form
     fields = form.schema.get("properties", {}) if form and form.schema else {}
     if form is None or "next_tool_name" not in fields:
         return form
-    prompt = next(text for role, text in reversed(turns) if role == "user")
-    task = prompt.partition("[[ ## trajectory ## ]]")[0]
-    called = set(re.findall(r"^\[\[ ## tool_name_\d+ ## \]\]\n(\w+)", prompt, re.M))
-    due = _due(_guide(turns), task, called, [])
-    name, arguments = [*fill_in(due, task, writer), ("finish", "{}")][0]
-    known = {"next_tool_name": {"const": name}, "next_tool_args": {"const": json.loads(arguments)}}
+    due = _due(_guide(turns), said.task, set(dict(said.made)), [])
+    name, arguments = [*fill_in(due, said.task, writer), ("finish", "{}")][0]
+    value = json.loads(arguments) if form.written == "json" else arguments
+    known = {"next_tool_name": {"const": name}, "next_tool_args": {"const": value}}
     return form._replace(schema=schema_of({**fields, **known}))
 
 

@@ -177,9 +177,9 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
     """Take the model's turn, or raise a RequestError; chance decides what the request does not."""
     turns, form, said = request.turns, request.response_format, _tools.conversation(request)
     in_words, task = _tools.describes_tools(turns), said.task
-    told = [text for role, text in turns if role in ("system", "developer")]
+    told = [glance(text) for role, text in turns if role in ("system", "developer")]
     earlier = [text for role, text in turns if role == "user"][-5:-1]
-    told += [text for text in earlier if '"properties"' in text]  # their schemas hold
+    told += [glance(text) for text in earlier if '"properties"' in text]  # their schemas hold
     if in_words:
         task, told = _tools.split(turns)[0], []
     prepared = replies.prepared(task)
@@ -187,12 +187,15 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
     if prepared and not (request.tools or form or least or in_words):
         return Turn(prepared, fixed=True)
     as_json = form is not None and form.type == "json_object"
-    writer = replies.writer(task, generator(), tuple(map(glance, told)), as_json)
+    writer = replies.writer(task, generator(), tuple(told), as_json)
     try:
-        writer.form = _tools.with_call(turns, writer)
-        if request.offered and (calls := _tools.calls(request, said, writer)):
+        writer.form = _tools.with_call(turns, said, writer)
+        writer.found = writer.from_results(said.results)
+        if request.offered and (
+            calls := _tools.calls(request, said, glance("\n".join(told)), writer)
+        ):
             return Turn("", calls)
-        known = ("" if writer.form else writer.from_results(said.results)) or prepared
+        known = ("" if writer.form else writer.found) or prepared
         if form is not None and form.type != "text":  # nothing may come after it
             return Turn(_structured(form, known, writer))
         text = _tools.speak(turns, writer) if in_words else known or writer.write()
@@ -217,5 +220,5 @@ def _structured(form: Form, known: str | None, writer: Writer) -> str:
     with suppress(ValueError):  # it is prose
         if known and admits(schema, json.loads(known)):
             return known
-    value = build(schema, writer, draw=writer.draw) if form.json_schema else writer.as_object()
+    value = build(schema, writer) if form.json_schema else writer.as_object()
     return json.dumps(value, ensure_ascii=False)

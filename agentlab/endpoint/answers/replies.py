@@ -54,10 +54,10 @@ class Replies:
         return next(filter(None, map(self._prepared.get, map(_folded, texts))), None)
 
     def writer(
-        self, prompt: str, draw: random.Random, told: tuple[str, ...] = (), as_json: bool = False
+        self, task: str, draw: random.Random, told: tuple[str, ...], as_json: bool
     ) -> Writer:
-        """Return a writer of an answer to `prompt` (`_prompt.read`); chance decides the rest."""
-        asked = read(prompt, told, as_json)
+        """Return a writer of an answer to a prompt (`_prompt.read`); chance decides the rest."""
+        asked = read(task, told, as_json)
         return Writer(asked, self._phrases[asked.korean], draw)
 
 
@@ -66,6 +66,7 @@ class Writer:
 
     def __init__(self, asked: Asked, phrases: Phrases, draw: random.Random):
         self._asked, self.draw, self.topic, self.form = asked, draw, asked.topic, asked.form
+        self.found = ""  # what tools gave, for fields that pass a result on
         self._phrases, self._sentences = phrases, self._shuffled(phrases.sentences)
         self._aspects, self._terms = self._shuffled(phrases.aspects), self._shuffled(phrases.terms)
 
@@ -79,13 +80,13 @@ class Writer:
     def as_object(self) -> Any:
         """Return the answer as a JSON object, of the form that was asked for, if any."""
         value = self._value()
-        return value if isinstance(value, dict) else build(ANY, self, draw=self.draw)
+        return value if isinstance(value, dict) else build(ANY, self)
 
     def _value(self) -> Any:
         if self.form and self.form.example is not None:
             return self._imitate(self.form.example)
         with suppress(CannotFill):
-            return build(self.form.schema, self, draw=self.draw) if self.form else None
+            return build(self.form.schema, self) if self.form else None
         return None
 
     def _prose(self) -> str:
@@ -125,6 +126,8 @@ class Writer:
         words = name.lower().replace("_", " ").split()
         if any(map(RE.title_field.fullmatch, words)):
             return _capital(self.topic)
+        if self.found and any(map(RE.result_field.fullmatch, words)):
+            return self.found
         if any(map(RE.prose_field.fullmatch, words)) or schema.get("minLength", 0) > 40:
             return " ".join(self._take(2)) or _capital(self.topic)
         return self._term()
@@ -200,7 +203,7 @@ class Writer:
             case str() if "|" in shape:  # "low|high" shows what there is to choose from
                 return self.choose("", [option.strip() for option in shape.split("|")])
             case str() if shape and RE.type.fullmatch(shape.strip("<>")):
-                return build(typed(shape), self, draw=self.draw)
+                return build(typed(shape), self)
             case str():
                 return self._term()
         return None

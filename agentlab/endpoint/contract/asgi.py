@@ -57,7 +57,7 @@ def header(scope: Scope, name: bytes) -> str:
     if headers is None:
         headers = scope[_HEADERS] = dict(scope["headers"])
     value: bytes = headers.get(name, b"")
-    return value.decode("latin-1")
+    return value.decode("latin-1") if value else ""
 
 
 def whole_number(text: str) -> int | None:

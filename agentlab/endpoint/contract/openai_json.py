@@ -82,11 +82,15 @@ def decode(body: bytes, kind: type[T]) -> T:
     try:
         with suppress(msgspec.ValidationError):
             return msgspec.json.decode(body, type=kind)
-        value = msgspec.json.decode(body)
+        value, cannot = msgspec.json.decode(body), getattr(kind, "cannot", ())
+        # Of what is no field, `cannot` is refused by its name, and `ignored` is taken.
+        for name in (*cannot, *getattr(kind, "ignored", ())) if isinstance(value, dict) else ():
+            if name not in cannot or value.get(name) is None:
+                value.pop(name, None)  # null asks for nothing
         try:
             return msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
-            raise _mistake(str(error), value, _type_info(kind)) from None
+            raise _mistake(str(error), value, _type_info(kind), cannot) from None
     except _NOT_JSON as error:
         at = re.search(r"\(byte (\d+)\)", str(error))
         where = f" It is wrong from byte {at[1]} on." if at else ""
@@ -118,17 +122,16 @@ _NOUNS = {"bool": "boolean", "int": "integer", "float": "decimal", "str": "strin
 _type_info: Callable[[Any], inspect.Type] = cache(inspect.type_info)
 
 
-def _mistake(said: str, value: Any, kind: inspect.Type) -> RequestError:
+def _mistake(said: str, value: Any, kind: inspect.Type, cannot: Iterable[str]) -> RequestError:
     where: Any = _RE.where.fullmatch(said)
     what, key, path = where.groups("")
     param = path.partition("[...]")[0].removeprefix(".")
     if field := _RE.field.fullmatch(what):
         name = f"{param}.{field[2]}" if param else field[2]
-        return refusal("missing" if field[1][0] == "m" else "unknown_parameter", name)
+        unknown = "unsupported" if name in cannot else "unknown_parameter"
+        return refusal("missing" if field[1][0] == "m" else unknown, name)
     if wrong := _RE.type.fullmatch(what):
-        expected = wrong[1].replace(" | ", " or ")
-        null = expected == "null"  # so a field is typed that is known, and cannot be met
-        return refusal("unsupported", param) if null else wrong_type(param, wrong[2], expected)
+        return wrong_type(param, wrong[2], wrong[1].replace(" | ", " or "))
     got, kinds = _at(path, value, kind)
     if bound := _RE.bound.fullmatch(what):
         return _out_of_bounds(param, bound, "property name" if key else "", got)

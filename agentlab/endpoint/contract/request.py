@@ -191,6 +191,8 @@ class ChatRequest(Shared, kw_only=True):
     """A chat request; one that does not fit together, or cannot be met, raises a RequestError."""
 
     part_types: ClassVar[tuple[str, ...]] = ("text", "image_url", "input_audio", "refusal", "file")
+    cannot = ("functions", "function_call", "audio", "web_search_options", "moderation")
+    ignored = (*"top_k min_p repetition_penalty skip_special_tokens chat_template_kwargs".split(),)
     messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
@@ -210,20 +212,6 @@ class ChatRequest(Shared, kw_only=True):
     prediction: Json | None = None
     reasoning_effort: _Effort | None = None
     verbosity: Verbosity | None = None
-
-    # What servers such as vLLM take besides, and their clients send.
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    skip_special_tokens: bool | None = None
-    chat_template_kwargs: Json | None = None
-
-    # What the local model cannot do.
-    functions: None = None
-    function_call: None = None
-    audio: None = None
-    web_search_options: None = None
-    moderation: None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,7 +7,6 @@ Source: OpenAI's API reference for both, and what its Python client accepts and 
 
 from collections.abc import Iterator
 from copy import copy
-from hashlib import blake2b
 from typing import Annotated, Any
 
 import msgspec
@@ -142,13 +141,12 @@ class CompletionRequest(ChatRequest, kw_only=True):
         """The prompts, one at least."""
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
-    def chats(self) -> Iterator[tuple[ChatRequest, bytes]]:
-        """Yield for each prompt the chat that asks it, and its key."""
+    def chats(self) -> Iterator[ChatRequest]:
+        """Yield for each prompt the chat that asks it."""
         for prompt in self.prompts:
             chat = copy(self)
             chat.messages = [Message(role="user", content=prompt)]
-            key = msgspec.json.encode((self.model, prompt, self.seed))
-            yield chat, blake2b(key, digest_size=16).digest()
+            yield chat
 
 
 def together(answers: list[Answer]) -> Answer:

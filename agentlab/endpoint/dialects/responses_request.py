@@ -85,8 +85,9 @@ class TextOptions(chat.Strict):
 
 
 class ResponsesRequest(chat.Shared, kw_only=True):
-    """What `/v1/responses` takes; a field typed `None` is known, and refused by its name."""
+    """What `/v1/responses` takes."""
 
+    cannot = (*FORMS["cannot"],)
     input: Text | Annotated[list[Item], chat.SomeUpToMost] | None = None
     instructions: str | None = None
     previous_response_id: str | None = None
@@ -99,13 +100,6 @@ class ResponsesRequest(chat.Shared, kw_only=True):
     truncation: Literal["auto", "disabled"] | None = None
     include: list[str] | None = None
     background: bool | None = None
-    conversation: None = None
-    prompt: None = None
-    context_management: None = None
-    moderation: None = None
-    access_programs: None = None
-    background_options: None = None
-    image: None = None
 
     def __post_init__(self) -> None:
         if self.background:

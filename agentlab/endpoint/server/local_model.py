@@ -114,8 +114,8 @@ class LocalModel:
     async def _completions(self, body: bytes, span: Span) -> _Reply:
         request, answers = decode(body, CompletionRequest), list[Answer]()
         lengths(request, len(request.prompts))  # cannot be too much
-        for chat, key in request.chats():
-            answers.append(await self._compose((chat, key, None), span, "prompt"))
+        for chat in request.chats():
+            answers.append(await self._compose(_keyed(chat), span, "prompt"))
             await asyncio.sleep(0)  # writing many answers takes long
         answer = together(answers)
         return answer, Completions(request, answer, int(time.time())), bool(request.stream)
