@@ -347,3 +347,39 @@ def test_fields_of_a_react_loop_finish_if_no_tool_suits():
 def test_hostile_dialects_get_an_answer(text: str):
     """In any role; that it does not take long, the whole suite's time limit shows."""
     assert say([("system", text), ("user", f"Action Input: Answer: {text}")])
+
+
+@pytest.mark.parametrize(
+    ("name", "mark"),
+    [("markers", "[[ ## {0} ## ]]\n{1}"), ("tags", "<{0}>\n{1}\n</{0}>")],
+)
+def test_what_a_trajectory_observed_is_in_the_answer_field(name: str, mark: str):
+    """And not in the reasoning before it; inputs say nothing of the form, though they hold JSON."""
+    past = {"tool_name_0": "get_weather", "tool_args_0": '{"city": "Seoul"}'}
+    past |= {
+        "observation_0": "sunny, 24 degrees",
+        "tool_name_1": "finish",
+        "observation_1": "Done.",
+    }
+    trajectory = "\n\n".join(mark.format(*each) for each in past.items())
+    inputs = {"question": "What is the weather in Seoul?", "trajectory": trajectory}
+    given = "\n\n".join(mark.format(*each) for each in inputs.items())
+    wanted = "[[ ## {} ## ]]" if name == "markers" else "<{}>"
+    fields = ", then ".join(f"`{wanted.format(each)}`" for each in ("reasoning", "answer"))
+    text = say([("user", f"{given}\n\nRespond with the fields in XML tags or markers, {fields}.")])
+    reasoning, _, answer = text.partition(wanted.format("answer"))
+    assert "What was found: sunny, 24 degrees." in answer and "Done" not in answer
+    assert "reasoning" in reasoning and "sunny" not in reasoning
+
+
+def test_a_trajectory_in_tags_is_gone_on_with_in_tags():
+    """The tool that it shows is not called again."""
+    asks = (
+        "<question>\nWhat is the weather in Seoul?\n</question>\n\n<trajectory>\n{}\n</trajectory>"
+    )
+    asks += "\n\nRespond with XML tags `<next_tool_name>`, then `<next_tool_args>`."
+    made = "<tool_name_0>\nget_weather\n</tool_name_0>\n<observation_0>\nsunny\n</observation_0>"
+    first, second = (say([("system", STEPS), ("user", asks.format(past))]) for past in ("", made))
+    name, arguments = re.findall(r"<next_tool_\w+>(.*)</", first)
+    assert (name, json.loads(arguments)) == ("get_weather", {"city": "Seoul"})
+    assert "<next_tool_name>finish</next_tool_name>" in second

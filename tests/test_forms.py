@@ -338,6 +338,16 @@ def test_tags_that_are_asked_for_enclose_the_answer(role: str, form: str, tags: 
     assert re.findall(r"<(\w+)>.+?</\1>", answer, re.S) == tags.split()
 
 
+def test_tags_that_are_repeated_within_others_hold_a_list():
+    """In the nesting that is shown; the other tags have the types that the fields are told."""
+    typed = "1. `title` (str): \n2. `risks` (list[str]): \n3. `outlook` (float): up to 1"
+    asks = "Wrap the fields in `<title>`, then `<risks>`, then `<outlook>`. Use this structure: "
+    answer = ask(("system", typed), f"{asks}<risks><item>...</item></risks>")
+    fields = dict(re.findall(r"<(title|risks|outlook)>(.+?)</\1>", answer))
+    assert list(fields) == ["title", "risks", "outlook"] and float(fields["outlook"]) >= 0
+    assert re.fullmatch(r"(<item>[^<]+</item>){2,}", fields["risks"])
+
+
 def test_tags_around_what_is_given_are_not_answered_with():
     """They hold the document, not the answer."""
     answer = ask("<document>The tide is high.</document>\nSummarise the document in one sentence.")

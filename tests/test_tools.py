@@ -150,6 +150,40 @@ def test_an_id_comes_from_the_task_or_from_the_result_that_holds_it(task: str, e
     assert rounds(task, offers)[0] == expected
 
 
+HAND_ON = offered("delegate_task", "Hand a task on.", member_id="string", task="string")
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        '<member id="researcher" name="Ann">\n  Role: finds sources\n</member>\n'
+        '<member id="writer" name="Bob">\n  Role: writes reports\n</member>',
+        "- id: researcher\n  role: finds sources\n- id: writer\n  role: writes reports",
+        '[{"member_id": "researcher", "role": "finds sources"}, '
+        '{"member_id": "writer", "role": "writes reports"}]',
+    ],
+)
+@pytest.mark.parametrize(
+    ("task", "ids"),
+    [
+        ("Delegate to the researcher: tides", ["researcher"]),
+        ("Delegate to the writer, and to the researcher", ["researcher", "writer"]),
+        ("Delegate the reports about tides", ["writer"]),
+    ],
+)
+def test_an_id_may_be_one_that_the_instructions_list(listed: str, task: str, ids: list[str]):
+    """Those that the task names, or else the one of which most of its words are said."""
+    told = [{"role": "system", "content": listed}, {"role": "user", "content": task}]
+    assert rounds(told, [HAND_ON])[0] == [" ".join(f"delegate_task({id},{task})" for id in ids)]
+
+
+def test_an_id_of_something_else_is_not_taken_from_the_instructions():
+    """The id of a session is no user's."""
+    told = [{"role": "system", "content": "The session id: s-1"}]
+    told.append({"role": "user", "content": "Get the orders of Ana."})
+    assert rounds(told, [ORDERS])[0] == []
+
+
 @pytest.mark.parametrize(
     ("found", "id"),
     [
