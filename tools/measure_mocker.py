@@ -30,7 +30,7 @@ from agentlab.trace import Span, trace
 from agentlab.workflow import Workflow, random_workflow
 
 ENGINE = {"backend": "vllm", "max_num_seqs": 6, "enable_prefix_caching": False}  # else its defaults
-SHAPES = (30, 96), (400, 32), (2000, 64)  # tokens of prompts and answers
+SHAPES = [(30, 96), (400, 32), (2000, 64)]  # tokens of prompts and answers
 # Each is what some clients ask, one after the other; where all shapes are mixed, none keeps step.
 LOOPS = [([shape], clients) for shape in SHAPES for clients in (1, 2, 4, 8)]
 LOOPS += [(SHAPES, clients) for clients in (2, 4, 8)]
