@@ -50,7 +50,7 @@ test: setup  ## unit tests; every lesson run in a browser, and compared with its
 # Both at once, on two cores: most of their time they wait for a clock or another process.
 # Programs that are started below are no jobs of this `make`, so they are not told of it.
 unit-tests:
-	MAKEFLAGS= $(BIN)/python -m pytest -n 3 tests --ignore=tests/browser
+	MAKEFLAGS= $(BIN)/python -m pytest -n 4 tests --ignore=tests/browser
 
 # What this one says comes in one piece at its end, below the other's dots.
 browser-tests:
