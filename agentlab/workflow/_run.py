@@ -63,14 +63,16 @@ class Run:
         self, name: str, function: Callable[..., Any], /, *args: Any, **named: Any
     ) -> Any:
         """Call `function`, async or not, and keep what it returns as the result of the node."""
+
+        async def called() -> Any:
+            result = function(*args, **named)
+            return await result if inspect.isawaitable(result) else result
+
         task: Any = asyncio.current_task()
         self._in_flight.add(task)
         try:
-            result = function(*args, **named)
-            if inspect.isawaitable(result):
-                # If it ends as cancelled by itself, that is a failure: its result would be missing.
-                result = await raise_if_cancelled_elsewhere(result)
-            self._done[name] = result
+            # If it ends as cancelled by itself, that is a failure: its result would be missing.
+            self._done[name] = result = await raise_if_cancelled_elsewhere(called())
         except Exception as error:
             self._failed = self._failed or (name, error)
             raise
