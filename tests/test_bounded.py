@@ -6,7 +6,7 @@ import asyncio
 import gc
 import json
 import tracemalloc
-from itertools import count
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
@@ -75,15 +75,17 @@ def test_memory_does_not_grow_with_the_number_of_requests(monkeypatch: pytest.Mo
     async def growth_bytes() -> int:
         for number in range(300):  # fills the caches of what is read from a prompt
             await ask(served, {"messages": [{"role": "user", "content": f"Describe {number}."}]})
-        before = await held_bytes(200)  # fills all others
-        return await held_bytes(150) - before
+        await held_bytes(100)  # fills all others
+        held = [await held_bytes(100) for _ in range(3)]
+        # A cache's table may double while it fills, but in one stretch only.
+        return min(after - before for before, after in pairwise(held))
 
     faults = [{"kind": "error", "probability": 0.1}]
     served = app.build_app(Settings(preset="course", time_scale=1, faults=faults))
     served.recorder = Recorder(keep=8)
     tracemalloc.start()
     try:
-        assert run_virtual(growth_bytes()).result < 150 * 300  # bytes a round
+        assert run_virtual(growth_bytes()).result < 100 * 300  # bytes a round
     finally:
         tracemalloc.stop()
 
