@@ -246,7 +246,7 @@ def test_one_case_of_sixteen_that_takes_ten_times_as_long_is_never_noise():
     *lines, below = compare.compared(stored, slower).splitlines()
     times_s = [m.elapsed_s for m in stored.of(chosen)]
     low, high = 10 * min(times_s) / max(times_s), 10 * max(times_s) / min(times_s)
-    assert len(lines) == 16
+    assert len(lines) == 24
     assert f"x 10.000 ({low:.3f} to {high:.3f} within the runs)" in lines[0]
     assert not [word for word in ("noise", "too few", "slower", "faster") if word in "".join(lines)]
     assert below.startswith("That the machine differed cannot be excluded")
