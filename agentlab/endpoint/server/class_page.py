@@ -1,4 +1,8 @@
-"""What a check tells the page of a class, and nobody else: which exercise, and if it is solved."""
+"""What a check tells the page of a class, and nobody else: which exercise, and if it is solved.
+
+The number of an exercise is looked up in its notebook: one written into a check would stay in a
+copied cell, and not every program that runs notebooks hands on the ids of cells.
+"""
 
 import json
 import logging
