@@ -1,6 +1,6 @@
 """A bundled estimate of how many tokens a text has: near those of OpenAI's o200k vocabulary.
 
-English prose has 1.1 to 1.3 per word, Korean one for every 1.5 to 2 syllables, other languages,
+English prose has 1.1 to 1.3 per word, Korean one for every 1.2 to 2 syllables, other languages,
 code and JSON about as many as there. No vocabulary is needed: the kind of a letter decides.
 """
 
