@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -289,14 +290,15 @@ def fit(measured: Measured, numbers: Sequence[int] | None = None) -> Physics:
     physics = Physics(**_solved(equations), batched_tokens=2048)
     slots, kv_tokens = measured.limits(numbers)
     few, full = {"slots": slots}, {"kv_tokens": kv_tokens}
-    most = max(was.tokens_per_s for _, was in measured.pairs(physics, numbers))
+    predicted = cache(lambda physics: measured.pairs(physics, numbers))  # one stays in each round
+    most = max(was.tokens_per_s for _, was in predicted(physics))
     batched = [{"batched_tokens": tokens} for tokens in _STEP_TOKENS]
     streamed = [{}, *({"streaming_per_token_s": 1 / most / more} for more in (1, 1.1, 1.2))]
     for candidates in ([{}, few, full, few | full], batched, streamed):
         # How far the times that this limit decides lie off, by their logarithms.
         of = (1, 2) if candidates is streamed else (0,)
         tried = [replace(physics, **candidate) for candidate in candidates]
-        pairs = [measured.pairs(each, numbers) for each in tried]
+        pairs = [predicted(each) for each in tried]
         missed = [fmean(abs(math.log(p[t] / was[t])) for p, was in ps for t in of) for ps in pairs]
         physics = next(
             each for each, far in zip(tried, missed, strict=True) if far * _BETTER <= min(missed)

@@ -26,7 +26,7 @@ async def ask(
     return str((await Runner.run(asked, prompt, run_config=_UNTRACED)).final_output)
 
 
-class _Asking(Model):
+class _Asking(Model):  # type: ignore[misc]
     def __init__(self, answers: Ask) -> None:
         self._answers = answers
 

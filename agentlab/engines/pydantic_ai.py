@@ -24,4 +24,4 @@ async def ask(
     asked: Agent[None, str] = Agent(
         FunctionModel(model), name=agent, instructions=system, model_settings=settings, retries=0
     )
-    return (await asked.run(prompt)).output
+    return str((await asked.run(prompt)).output)

@@ -39,7 +39,7 @@ from crewai_core.lock_store import set_lock_backend  # noqa: E402
 from crewai_core.token_manager import TokenManager  # noqa: E402
 
 crewai_core.settings.DEFAULT_CONFIG_PATH = _folder / "settings.json"
-TokenManager._get_secure_storage_path = staticmethod(lambda: _folder)  # type: ignore[method-assign]
+TokenManager._get_secure_storage_path = staticmethod(lambda: _folder)
 
 # In memory, not by files that are polled every .25 s: no other process has the folder.
 _locks: dict[str, Any] = {}

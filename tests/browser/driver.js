@@ -28,6 +28,14 @@ window.agentlab = (() => {
 
   return {
     bars: () => [...bars.values()],
+
+    // Another notebook, beside what is open; a page that loads JupyterLab anew takes five seconds.
+    open: async (path) => {
+      bars.clear();
+      await window.jupyterapp.commands.execute("docmanager:open", { path });
+    },
+    close: () => window.jupyterapp.shell.currentWidget.dispose(), // asks nobody whether to save
+
     count: () => cells().length,
     cleared: () => !all(".jp-OutputArea-output").length && prompts().every((p) => p === "[ ]:"),
 

@@ -50,10 +50,17 @@ class Notebook:
 
     @classmethod
     def opened(cls, page: Page, server: Server, name: str, *, cells: int) -> Notebook:
-        """Open `notebooks/NAME.ipynb` by its address; wait for its cells and for its kernel."""
-        page.add_init_script(path=Path(__file__).with_name("driver.js"))
-        # A workspace of its own, or the notebooks of earlier tests would open again beside it.
-        page.goto(server.address(f"/lab/workspaces/{name}/tree/notebooks/{name}.ipynb"))
+        """Open `notebooks/NAME.ipynb`; wait for its cells and for its kernel.
+
+        A new page opens it by its address; one that shows JupyterLab, as its next notebook.
+        """
+        path = f"notebooks/{name}.ipynb"
+        if page.url == "about:blank":
+            page.add_init_script(path=Path(__file__).with_name("driver.js"))
+            # A workspace of its own, or the notebooks of earlier tests would open again beside it.
+            page.goto(server.address(f"/lab/workspaces/{name}/tree/{path}"))
+        else:
+            page.evaluate("path => agentlab.open(path)", path)
         notebook = cls(page, name)
         notebook._wait(f"agentlab.count() === {cells}", OPEN_TIMEOUT_S)
         notebook._wait_until_idle(OPEN_TIMEOUT_S)
@@ -83,6 +90,10 @@ class Notebook:
             lambda answer: answer.request.method == "PUT" and "/api/contents/" in answer.url
         ):
             self.choose("File", "Save Notebook")
+
+    def close(self) -> None:
+        """Close the notebook; its page goes on showing JupyterLab."""
+        self.page.evaluate("agentlab.close()")
 
     @property
     def cells(self) -> list[Cell]:

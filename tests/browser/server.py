@@ -113,7 +113,7 @@ def serving(folder: Path, own: Path) -> Iterator[Server]:
     said = own / "said.txt"
     with said.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", _WITH_OWNER, *options()],
+            [sys.executable, "-c", _WITH_OWNER, *options(), "--LabApp.expose_app_in_browser=True"],
             cwd=folder,
             env=environment,
             stdin=subprocess.PIPE,

@@ -51,6 +51,13 @@ def server(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield running
 
 
+@pytest.fixture(scope="module")
+def shared(browser: Browser) -> Iterator[tuple[Page, list[str]]]:
+    """One page for all lessons, and what it asked for beyond loopback."""
+    with chromium.new_page(browser) as opened:
+        yield opened
+
+
 class Lesson:
     """A lesson that was run in JupyterLab, and stays open.
 
@@ -84,12 +91,17 @@ def count(amounts: Iterator[int]) -> dict[int, int]:
 
 @pytest.fixture(scope="module", params=LESSONS, ids=[path.stem for path in LESSONS])
 def lesson(
-    request: pytest.FixtureRequest, browser: Browser, server: Server, screenshots: Path
+    request: pytest.FixtureRequest,
+    shared: tuple[Page, list[str]],
+    server: Server,
+    screenshots: Path,
 ) -> Iterator[Lesson]:
     """A lesson that has run; if it did not get that far, its picture is kept."""
     stored = nbformat.read(server.folder / "notebooks" / request.param.name, as_version=4)
-    with chromium.new_page(browser) as (page, beyond):
-        shown = Notebook.opened(page, server, request.param.stem, cells=len(stored.cells))
+    page, beyond = shared
+    beyond.clear()
+    shown = Notebook.opened(page, server, request.param.stem, cells=len(stored.cells))
+    try:
         wanted = request.param == FIRST or "AGENTLAB_PICTURES" in os.environ
         try:
             shown.run()
@@ -103,7 +115,9 @@ def lesson(
         EXECUTED.mkdir(parents=True, exist_ok=True)
         shutil.copy(server.folder / "notebooks" / request.param.name, EXECUTED)
         yield Lesson(stored, shown, beyond)
-    server.end_kernels()
+    finally:
+        shown.close()
+        server.end_kernels()
 
 
 def test_every_cell_runs(lesson: Lesson):
