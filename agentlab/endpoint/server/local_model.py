@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from agentlab.endpoint.answers.answer import Answer, Said, lengths, request_key, say, timed
+from agentlab.endpoint.answers.answer import Answer, Heard, Said, hear, lengths, say, timed
 from agentlab.endpoint.answers.replies import Replies
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import Headers, Receive, Scope, Send
@@ -37,8 +37,6 @@ _HEADERS = [(b"openai-version", b"2020-10-01"), (b"openai-organization", b"agent
 _Reply = tuple[Answer, Dialect, bool]
 _Replying = Callable[[bytes, Span], Awaitable[_Reply]]
 _Answering = Callable[[Scope, Receive, Send, Span], Awaitable[None]]
-_Known = tuple[ChatRequest, bytes, Said | None]
-"""A request, its key, and the words of its answer, if they are the same every time."""
 _replies = cache(Replies)
 
 
@@ -53,7 +51,8 @@ class LocalModel:
         share, thought = preset.reasoning_share, preset.reasoning_tokens
         self._reasoning = (share.value, thought.value) if share and thought else (0.0, 0)
         self._seen, self._stored = Occurrences(), Stored()
-        self._known: dict[bytes, _Known] = {}
+        # By their bytes, requests and the words of their answers, if those are always the same.
+        self._known: dict[bytes, tuple[Heard, Said | None]] = {}
         # One long request after the other: together, their slices would keep all others waiting.
         self._reading = asyncio.Lock()
         self._routes: dict[str, dict[str, _Answering]] = {
@@ -102,20 +101,21 @@ class LocalModel:
     async def _chat(self, body: bytes, span: Span) -> _Reply:
         # Agents, and benchmarks above all, send the very same bytes again and again.
         known = self._known.get(body)
-        request, key, said = known or _keyed(decode(body, ChatRequest))
-        answer = await self._compose((request, key, said), span)
+        heard, said = known or (self._hear(decode(body, ChatRequest)), None)
+        answer = await self._compose(heard, span, said)
         if known is None and len(body) <= _SHORT_BYTES:
             if len(self._known) >= _MOST_KNOWN:
                 del self._known[next(iter(self._known))]  # the oldest
             short = answer.said.completion_tokens <= _SHORT_TOKENS
-            self._known[body] = (request, key, answer.said if answer.said.fixed and short else None)
+            self._known[body] = heard, answer.said if answer.said.fixed and short else None
+        request = heard.request
         return answer, Chat(request, answer, int(time.time())), bool(request.stream)
 
     async def _completions(self, body: bytes, span: Span) -> _Reply:
         request, answers = decode(body, CompletionRequest), list[Answer]()
         lengths(request, len(request.prompts))  # cannot be too much
         for chat in request.chats():
-            answers.append(await self._compose(_keyed(chat), span, "prompt"))
+            answers.append(await self._compose(self._hear(chat), span, asked="prompt"))
             await asyncio.sleep(0)  # writing many answers takes long
         answer = together(answers)
         return answer, Completions(request, answer, int(time.time())), bool(request.stream)
@@ -126,7 +126,7 @@ class LocalModel:
         long = len(body) <= _SHORT_BYTES < size_bytes(before)  # what it continues is
         try:
             async with self._reading if long else nullcontext():
-                answer = await self._compose(_keyed(as_chat(request, before)), span)
+                answer = await self._compose(self._hear(as_chat(request, before)), span)
         except RequestError as error:
             raise in_own_words(error) from None
         return answer, Responses(request, answer, int(time.time()), before), bool(request.stream)
@@ -139,13 +139,18 @@ class LocalModel:
         answer = await answer_to(request, span.request_id)
         return answer, Embeddings(request, answer.said.prompt_tokens), False
 
-    async def _compose(self, known: _Known, span: Span, asked: str = "messages") -> Answer:
-        request, key, said = known
+    def _hear(self, request: ChatRequest) -> Heard:
+        return hear(request, self._replies)
+
+    async def _compose(
+        self, heard: Heard, span: Span, said: Said | None = None, asked: str = "messages"
+    ) -> Answer:
+        request, key = heard.request, heard.key
         # Counted by learner, so that nobody's answers depend on what the neighbours ask.
         counted = key + span.learner.encode() if span.learner else key
         occurrence = self._seen.next(counted, retry=span.attempt > 1)
         drawn: Any = {"seed": self._seed, "key": key, "occurrence": occurrence}
-        said = said or await say(request, self._replies, **drawn)
+        said = said or await say(heard, self._replies, **drawn)
         if asked == "prompt":  # which no chat's frame is around
             said = msgspec.structs.replace(said, prompt_tokens=said.prompt_tokens - FRAME)
         needed = said.prompt_tokens + (request.limit_tokens or 1)
@@ -154,17 +159,13 @@ class LocalModel:
             raise refusal("context_length_exceeded", asked, read=said.prompt_tokens, **words)
         more: dict[str, Any] = {}
         if self._physics.prefix_caching:
-            more["blocks"] = blocks(text for _, text in request.turns)
+            more["blocks"] = blocks(text for _, text in heard.turns)
         share, thought = self._reasoning
         fits = request.limit_tokens is None or said.longest_tokens + thought <= request.limit_tokens
         if share and fits and uniform(**drawn, purpose="reasoning") < share:
             more["reasoning_tokens"] = thought
         answer = timed(said, self._physics, **drawn)
         return msgspec.structs.replace(answer, **more) if more else answer
-
-
-def _keyed(request: ChatRequest) -> _Known:
-    return request, request_key(request), None
 
 
 class _Exchange:
