@@ -8,6 +8,9 @@ import re
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+import msgspec
+from msgspec.structs import replace
+
 from agentlab.endpoint.answers._form import Form, form_of, listed, mentions, number
 from agentlab.endpoint.answers._patterns import RE
 
@@ -19,6 +22,10 @@ _READ = 12_000  # characters
 _HEADINGS = ("heading", "section", "섹션", "제목")  # one of which it has
 _OF_FIELDS = "Respond with "  # what is expected of fields; the inputs say nothing of their form
 _REACH = 40  # characters from a number to its noun
+_LENGTHS = [
+    (getattr(RE, noun), unit, getattr(RE, before) if before else None)
+    for noun, (unit, before) in RE.mapping("lengths").items()
+]
 
 
 def glance(text: str) -> str:
@@ -42,12 +49,12 @@ def unframe(prompt: str) -> Framed:
     if end >= 0 and RE.field_mark.match(framed):  # by DSPy
         given, *past = RE.trajectory.split(framed[:end], 1)
         return Framed(RE.field_mark.sub("", given).strip(), framed[end + 1 :], "".join(past))
-    if found := RE.framed_by_crewai.match(framed):
+    if framed.startswith("Current Task: ") and (found := RE.framed_by_crewai.match(framed)):
         return Framed(*map(str.strip, found.groups("")))
     return Framed(prompt.removeprefix("New task:\n"))
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, frozen=True):
     """The form of the answer that a prompt asks for; `given` are headings of earlier results."""
 
     korean: bool  # otherwise English
@@ -81,10 +88,10 @@ def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Aske
     form = form_of(of_fields or task, of_fields or shown, told, as_json=as_json)
     asked = _prose(task, shown)
     if told and not (asked.headings or asked.items or asked.length):
-        asked = _prose("\n".join(told), "")._replace(korean=asked.korean)
+        asked = replace(_prose("\n".join(told), ""), korean=asked.korean)
     about = re.sub(r"\{.*\}|</?[\w-]+>", " ", task, flags=re.S) if form and form.schema else task
     given = tuple(title for _, title in _outline(framed.context + before)[0])
-    return asked._replace(topic=_topic(about), form=form, given=given)
+    return replace(asked, topic=_topic(about), form=form, given=given)
 
 
 def _outline(text: str) -> tuple[list[tuple[int, str]], list[str], bool]:
@@ -132,10 +139,10 @@ def _topic(prompt: str) -> str:
 
 
 def _length(text: str) -> Length | None:
-    for noun, (unit, before) in RE.mapping("lengths").items():
-        for found in getattr(RE, noun).finditer(text):
+    for noun, unit, before in _LENGTHS:
+        for found in noun.finditer(text):
             at = max(0, found.start() - _REACH)
-            many = getattr(RE, before).search(text, at, found.start()) if before else found
+            many = before.search(text, at, found.start()) if before else found
             if many:
                 bound = RE.bound.search(text, max(0, many.start() - 30), many.start())
                 said = ("most" if bound[1] else "least") if bound else ""

@@ -207,7 +207,7 @@ def take(heard: Heard, replies: Replies, generator: Callable[[], random.Random])
     writer = replies.writer(heard.task, generator(), heard.told, as_json)
     try:
         writer.form = _tools.with_call(heard.turns, said, writer)
-        writer.found = writer.from_results(said.results)
+        writer.found = writer.from_results(said.results) if said.results else ""
         if request.tools and request.offered:
             told = glance("\n".join(heard.told))
             if calls := _tools.calls(request, said, told, writer):

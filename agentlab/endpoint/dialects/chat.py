@@ -17,9 +17,6 @@ from agentlab.endpoint.contract.request import MOST_ITEMS, ChatRequest, Message,
 
 FRAME = 2 * FRAME_TOKENS  # around the one message of a chat
 _SERVED = {"auto": "default", "fast": "priority"}  # the tier that answers, if it has another name
-_OF_PROMPT = {"cached_tokens": 0, "audio_tokens": 0}
-_OF_COMPLETION = ("reasoning", "audio", "accepted_prediction", "rejected_prediction")
-_OF_ANSWER = {f"{name}_tokens": 0 for name in _OF_COMPLETION}
 
 
 class Chat:
@@ -30,8 +27,9 @@ class Chat:
 
     def __init__(self, request: ChatRequest, answer: Answer, created: int):
         self._answer, self._choices = answer, answer.said.choices
-        about = {"created": created, "model": request.model}
-        self._head: Json = {"id": answer.id, "object": self.WHOLE, **about}
+        kind = self.CHUNK if request.stream else self.WHOLE
+        about = {"id": answer.id, "object": kind, "created": created, "model": request.model}
+        self._head: Json = about
         if request.service_tier:
             self._head["service_tier"] = _SERVED.get(request.service_tier, request.service_tier)
         options = request.stream_options
@@ -44,7 +42,7 @@ class Chat:
             for i, c in enumerate(self._choices)
         ]
         rest = {"choices": choices, "usage": self._counts(), "system_fingerprint": "agentlab"}
-        return {**self._head, **rest}
+        return self._head | rest
 
     def opening(self) -> bytes:
         """Return the first events of a stream: who speaks."""
@@ -74,8 +72,13 @@ class Chat:
             "prompt_tokens": sent,
             "completion_tokens": made,
             "total_tokens": sent + made,
-            "prompt_tokens_details": _OF_PROMPT | {"cached_tokens": self.cached_tokens},
-            "completion_tokens_details": _OF_ANSWER | {"reasoning_tokens": thought},
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens, "audio_tokens": 0},
+            "completion_tokens_details": {
+                "reasoning_tokens": thought,
+                "audio_tokens": 0,
+                "accepted_prediction_tokens": 0,
+                "rejected_prediction_tokens": 0,
+            },
         }
 
     def _chunk(self, index: int, delta: Json, reason: str | None = None) -> bytes:
@@ -83,8 +86,8 @@ class Chat:
         return self._event([choice])
 
     def _event(self, choices: list[Json], **more: Any) -> bytes:
-        kind = {"object": self.CHUNK, "system_fingerprint": "agentlab"}
-        return event(self._head | kind | {"choices": choices} | self._no_usage | more)
+        rest = {"system_fingerprint": "agentlab", "choices": choices, **self._no_usage, **more}
+        return event(self._head | rest)
 
 
 def _message(choice: Choice) -> Json:

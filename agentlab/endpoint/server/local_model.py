@@ -172,12 +172,17 @@ class _Exchange:
     """Gives `answer`, worded by `dialect`, in the time it takes `live`; notes it in `span`."""
 
     def __init__(self, live: LiveBatch, span: Span, answer: Answer, dialect: Dialect):
-        self._live, self._span, self._said, self._dialect = live, span, answer.said, dialect
-        self._thought = answer.reasoning_tokens
-        output_tokens = answer.reasoning_tokens + answer.said.longest_tokens
-        jitter = answer.prefill_jitter, answer.decode_jitter
-        who = span.learner or "", span.agent
-        self._job = Job(answer.said.prompt_tokens, output_tokens, *jitter, *who, answer.blocks)
+        said, self._thought = answer.said, answer.reasoning_tokens
+        self._live, self._span, self._said, self._dialect = live, span, said, dialect
+        self._job = Job(
+            said.prompt_tokens,
+            self._thought + said.longest_tokens,
+            answer.prefill_jitter,
+            answer.decode_jitter,
+            span.learner or "",
+            span.agent,
+            answer.blocks,
+        )
 
     async def run(self, receive: Receive, send: Send, *, stream: bool) -> None:
         self._span.prompt_tokens = self._said.prompt_tokens
@@ -246,7 +251,7 @@ class _Exchange:
         span.started_s, span.end_s = job.started_s, job.end_s
         span.cached_tokens = job.cached_tokens
         if status:
-            cut = any(choice.finish_reason == "length" for choice in self._said.choices)
+            cut = "length" in [choice.finish_reason for choice in self._said.choices]
             span.finish_reason = "length" if cut else "stop"
         if completion_tokens:
             span.first_token_s = job.first_token_s
