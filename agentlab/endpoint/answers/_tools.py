@@ -44,7 +44,8 @@ def conversation(request: ChatRequest) -> Conversation:
     offered = {tool.function.name for tool in request.tools or []}
     for message in request.messages:
         text = message.text
-        names |= {call.id: call.function.name for call in message.tool_calls or []}
+        if message.tool_calls:
+            names |= {call.id: call.function.name for call in message.tool_calls}
         observed = RE.observed.match(text) if offered and before else None
         if message.role == "tool":
             made.append((names[message.tool_call_id], text))

@@ -29,6 +29,7 @@ from agentlab.endpoint.physics.prefixes import Blocks
 FRAME_TOKENS = 3  # around each message, and around all of them, as OpenAI's cookbook counts
 _LONGEST_TOKENS = 16_384  # of a choice, as with the models that the presets are for
 _MOST_TOKENS = 8 * _LONGEST_TOKENS  # of all choices of a request
+_SHORT_TOKENS = 1024  # of an answer that is kept, if its request is
 _PARAGRAPH_TOKENS = 100  # more than most have, so that few too many are written
 
 
@@ -59,16 +60,12 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 class Said(msgspec.Struct, frozen=True):
-    """What is said in answer to a request; all choices are decoded in the time of the longest.
-
-    It is `fixed` if every request of its kind is told the same.
-    """
+    """What is said in answer to a request; all choices are decoded in the time of the longest."""
 
     choices: list[Choice]
     prompt_tokens: int
     completion_tokens: int
     longest_tokens: int
-    fixed: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -90,7 +87,7 @@ class Turn(msgspec.Struct, frozen=True):
     fixed: bool = False
 
 
-class Heard(msgspec.Struct, frozen=True):
+class Heard(msgspec.Struct):
     """A request, and what it decides of its answers before chance comes in.
 
     Requests with the same `key` have the same model, conversation, and seed of the client's own.
@@ -104,6 +101,7 @@ class Heard(msgspec.Struct, frozen=True):
     task: str
     told: tuple[str, ...]  # by other messages, that may say in which form
     prepared: str | None  # the answer, if the course has one
+    fixed: Said | None = None  # what is said every time, once it was said
 
 
 def hear(request: ChatRequest, replies: Replies) -> Heard:
@@ -124,9 +122,10 @@ def hear(request: ChatRequest, replies: Replies) -> Heard:
 
 async def say(heard: Heard, replies: Replies, *, seed: int, key: bytes, occurrence: int) -> Said:
     """Return the words of the answer to the `occurrence`-th request with this `key`, from 0."""
-    request = heard.request
+    if heard.fixed:
+        return heard.fixed
+    request, choices, fixed = heard.request, [], True
     said = 0 if request.temperature == 0 else occurrence
-    choices, fixed = [], True
     for index in range(request.n or 1):
         if index:
             await asyncio.sleep(0)  # writing many choices takes long
@@ -134,7 +133,10 @@ async def say(heard: Heard, replies: Replies, *, seed: int, key: bytes, occurren
         choices.append(_choice(turn, heard, index))
         fixed = fixed and (turn.fixed or request.temperature == 0)
     sizes = [len(choice.pieces) for choice in choices]
-    return Said(choices, await _prompt_tokens(heard), sum(sizes), max(sizes), fixed)
+    words = Said(choices, await _prompt_tokens(heard), sum(sizes), max(sizes))
+    if fixed and words.completion_tokens <= _SHORT_TOKENS:
+        heard.fixed = words
+    return words
 
 
 def timed(said: Said, physics: Physics, *, seed: int, key: bytes, occurrence: int) -> Answer:

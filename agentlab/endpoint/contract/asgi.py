@@ -193,8 +193,11 @@ def routed(path: str, method: str, routes: Mapping[str, Collection[str]]) -> str
 
     A route that ends in a slash takes a name behind it.
     """
-    fits = (each for each in routes if each[-1] == "/" and path.startswith(each))
-    route = path if path in routes else next(fits, None)
+    route = (
+        path
+        if path in routes
+        else next((each for each in routes if each[-1] == "/" and path.startswith(each)), None)
+    )
     if route is None or path[-1:] == "/":
         known = ", ".join(each for each in routes if each[-1] != "/")
         raise refusal("unknown_url", known=known, method=method, path=path)

@@ -16,6 +16,8 @@ from agentlab.endpoint.contract.openai_json import Json, event, invalid, refusal
 from agentlab.endpoint.contract.request import MOST_ITEMS, ChatRequest, Message, SomeUpToMost
 
 FRAME = 2 * FRAME_TOKENS  # around the one message of a chat
+_OTHERS = ("audio", "accepted_prediction", "rejected_prediction")  # kinds of an answer's tokens
+_NO_OTHERS = {f"{kind}_tokens": 0 for kind in _OTHERS}
 _SERVED = {"auto": "default", "fast": "priority"}  # the tier that answers, if it has another name
 
 
@@ -28,8 +30,8 @@ class Chat:
     def __init__(self, request: ChatRequest, answer: Answer, created: int):
         self._answer, self._choices = answer, answer.said.choices
         kind = self.CHUNK if request.stream else self.WHOLE
-        about = {"id": answer.id, "object": kind, "created": created, "model": request.model}
-        self._head: Json = about
+        self._head: Json = {"id": answer.id, "object": kind, "created": created}
+        self._head["model"] = request.model
         if request.service_tier:
             self._head["service_tier"] = _SERVED.get(request.service_tier, request.service_tier)
         options = request.stream_options
@@ -73,12 +75,7 @@ class Chat:
             "completion_tokens": made,
             "total_tokens": sent + made,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens, "audio_tokens": 0},
-            "completion_tokens_details": {
-                "reasoning_tokens": thought,
-                "audio_tokens": 0,
-                "accepted_prediction_tokens": 0,
-                "rejected_prediction_tokens": 0,
-            },
+            "completion_tokens_details": {"reasoning_tokens": thought, **_NO_OTHERS},
         }
 
     def _chunk(self, index: int, delta: Json, reason: str | None = None) -> bytes:

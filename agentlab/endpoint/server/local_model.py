@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from agentlab.endpoint.answers.answer import Answer, Heard, Said, hear, lengths, say, timed
+from agentlab.endpoint.answers.answer import Answer, Heard, hear, lengths, say, timed
 from agentlab.endpoint.answers.replies import Replies
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import Headers, Receive, Scope, Send
@@ -30,7 +30,7 @@ from agentlab.endpoint.physics.prefixes import blocks
 from agentlab.endpoint.presets import Preset
 from agentlab.settings import DATA, Settings
 
-_SHORT_BYTES, _SHORT_TOKENS, _MOST_KNOWN = 16_384, 1024, 1024
+_SHORT_BYTES, _MOST_KNOWN = 16_384, 1024
 Dialect = Chat | Responses | Embeddings  # each knows the answer, not the time
 
 _HEADERS = [(b"openai-version", b"2020-10-01"), (b"openai-organization", b"agentlab")]
@@ -51,8 +51,7 @@ class LocalModel:
         share, thought = preset.reasoning_share, preset.reasoning_tokens
         self._reasoning = (share.value, thought.value) if share and thought else (0.0, 0)
         self._seen, self._stored = Occurrences(), Stored()
-        # By their bytes, requests and the words of their answers, if those are always the same.
-        self._known: dict[bytes, tuple[Heard, Said | None]] = {}
+        self._known: dict[bytes, Heard] = {}
         # One long request after the other: together, their slices would keep all others waiting.
         self._reading = asyncio.Lock()
         self._routes: dict[str, dict[str, _Answering]] = {
@@ -82,7 +81,10 @@ class LocalModel:
         self, reply: _Replying, scope: Scope, receive: Receive, send: Send, span: Span
     ) -> None:
         body = await asgi.read_body(scope, receive)
-        async with self._reading if len(body) > _SHORT_BYTES else nullcontext():
+        if len(body) > _SHORT_BYTES:
+            async with self._reading:
+                answer, dialect, stream = await reply(body, span)
+        else:
             answer, dialect, stream = await reply(body, span)
         try:
             exchange = _Exchange(self._live, span, answer, dialect)
@@ -100,22 +102,20 @@ class LocalModel:
 
     async def _chat(self, body: bytes, span: Span) -> _Reply:
         # Agents, and benchmarks above all, send the very same bytes again and again.
-        known = self._known.get(body)
-        heard, said = known or (self._hear(decode(body, ChatRequest)), None)
-        answer = await self._compose(heard, span, said)
-        if known is None and len(body) <= _SHORT_BYTES:
-            if len(self._known) >= _MOST_KNOWN:
-                del self._known[next(iter(self._known))]  # the oldest
-            short = answer.said.completion_tokens <= _SHORT_TOKENS
-            self._known[body] = heard, answer.said if answer.said.fixed and short else None
-        request = heard.request
+        if (heard := self._known.get(body)) is None:
+            heard = hear(decode(body, ChatRequest), self._replies)
+            if len(body) <= _SHORT_BYTES:
+                if len(self._known) >= _MOST_KNOWN:
+                    del self._known[next(iter(self._known))]  # the oldest
+                self._known[body] = heard
+        request, answer = heard.request, await self._compose(heard, span)
         return answer, Chat(request, answer, int(time.time())), bool(request.stream)
 
     async def _completions(self, body: bytes, span: Span) -> _Reply:
         request, answers = decode(body, CompletionRequest), list[Answer]()
         lengths(request, len(request.prompts))  # cannot be too much
         for chat in request.chats():
-            answers.append(await self._compose(self._hear(chat), span, asked="prompt"))
+            answers.append(await self._compose(hear(chat, self._replies), span, "prompt"))
             await asyncio.sleep(0)  # writing many answers takes long
         answer = together(answers)
         return answer, Completions(request, answer, int(time.time())), bool(request.stream)
@@ -126,7 +126,8 @@ class LocalModel:
         long = len(body) <= _SHORT_BYTES < size_bytes(before)  # what it continues is
         try:
             async with self._reading if long else nullcontext():
-                answer = await self._compose(self._hear(as_chat(request, before)), span)
+                heard = hear(as_chat(request, before), self._replies)
+                answer = await self._compose(heard, span)
         except RequestError as error:
             raise in_own_words(error) from None
         return answer, Responses(request, answer, int(time.time()), before), bool(request.stream)
@@ -139,18 +140,13 @@ class LocalModel:
         answer = await answer_to(request, span.request_id)
         return answer, Embeddings(request, answer.said.prompt_tokens), False
 
-    def _hear(self, request: ChatRequest) -> Heard:
-        return hear(request, self._replies)
-
-    async def _compose(
-        self, heard: Heard, span: Span, said: Said | None = None, asked: str = "messages"
-    ) -> Answer:
+    async def _compose(self, heard: Heard, span: Span, asked: str = "messages") -> Answer:
         request, key = heard.request, heard.key
         # Counted by learner, so that nobody's answers depend on what the neighbours ask.
         counted = key + span.learner.encode() if span.learner else key
         occurrence = self._seen.next(counted, retry=span.attempt > 1)
         drawn: Any = {"seed": self._seed, "key": key, "occurrence": occurrence}
-        said = said or await say(heard, self._replies, **drawn)
+        said = await say(heard, self._replies, **drawn)
         if asked == "prompt":  # which no chat's frame is around
             said = msgspec.structs.replace(said, prompt_tokens=said.prompt_tokens - FRAME)
         needed = said.prompt_tokens + (request.limit_tokens or 1)
@@ -174,15 +170,9 @@ class _Exchange:
     def __init__(self, live: LiveBatch, span: Span, answer: Answer, dialect: Dialect):
         said, self._thought = answer.said, answer.reasoning_tokens
         self._live, self._span, self._said, self._dialect = live, span, said, dialect
-        self._job = Job(
-            said.prompt_tokens,
-            self._thought + said.longest_tokens,
-            answer.prefill_jitter,
-            answer.decode_jitter,
-            span.learner or "",
-            span.agent,
-            answer.blocks,
-        )
+        sizes = said.prompt_tokens, self._thought + said.longest_tokens
+        jitter = answer.prefill_jitter, answer.decode_jitter
+        self._job = Job(*sizes, *jitter, span.learner or "", span.agent, answer.blocks)
 
     async def run(self, receive: Receive, send: Send, *, stream: bool) -> None:
         self._span.prompt_tokens = self._said.prompt_tokens
