@@ -6,10 +6,7 @@ headings before it are of earlier results.
 
 import re
 from functools import lru_cache
-from typing import Literal, NamedTuple
-
-import msgspec
-from msgspec.structs import replace
+from typing import Any, Literal, NamedTuple
 
 from agentlab.endpoint.answers._form import Form, form_of, listed, mentions, number
 from agentlab.endpoint.answers._patterns import RE
@@ -22,10 +19,7 @@ _READ = 12_000  # characters
 _HEADINGS = ("heading", "section", "섹션", "제목")  # one of which it has
 _OF_FIELDS = "Respond with "  # what is expected of fields; the inputs say nothing of their form
 _REACH = 40  # characters from a number to its noun
-_LENGTHS = [
-    (getattr(RE, noun), unit, getattr(RE, before) if before else None)
-    for noun, (unit, before) in RE.mapping("lengths").items()
-]
+_LENGTHS: dict[str, Any] = RE.mapping("lengths")
 
 
 def glance(text: str) -> str:
@@ -54,7 +48,7 @@ def unframe(prompt: str) -> Framed:
     return Framed(prompt.removeprefix("New task:\n"))
 
 
-class Asked(msgspec.Struct, frozen=True):
+class Asked(NamedTuple):
     """The form of the answer that a prompt asks for; `given` are headings of earlier results."""
 
     korean: bool  # otherwise English
@@ -88,10 +82,10 @@ def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Aske
     form = form_of(of_fields or task, of_fields or shown, told, as_json=as_json)
     asked = _prose(task, shown)
     if told and not (asked.headings or asked.items or asked.length):
-        asked = replace(_prose("\n".join(told), ""), korean=asked.korean)
+        asked = _prose("\n".join(told), "")._replace(korean=asked.korean)
     about = re.sub(r"\{.*\}|</?[\w-]+>", " ", task, flags=re.S) if form and form.schema else task
     given = tuple(title for _, title in _outline(framed.context + before)[0])
-    return replace(asked, topic=_topic(about), form=form, given=given)
+    return asked._replace(topic=_topic(about), form=form, given=given)
 
 
 def _outline(text: str) -> tuple[list[tuple[int, str]], list[str], bool]:
@@ -139,10 +133,10 @@ def _topic(prompt: str) -> str:
 
 
 def _length(text: str) -> Length | None:
-    for noun, unit, before in _LENGTHS:
-        for found in noun.finditer(text):
+    for noun, (unit, before) in _LENGTHS.items():
+        for found in getattr(RE, noun).finditer(text):
             at = max(0, found.start() - _REACH)
-            many = before.search(text, at, found.start()) if before else found
+            many = getattr(RE, before).search(text, at, found.start()) if before else found
             if many:
                 bound = RE.bound.search(text, max(0, many.start() - 30), many.start())
                 said = ("most" if bound[1] else "least") if bound else ""

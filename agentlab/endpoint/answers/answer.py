@@ -21,9 +21,8 @@ from agentlab.endpoint.answers.replies import Replies, Writer
 from agentlab.endpoint.contract.json_schema import CannotFill, admits
 from agentlab.endpoint.contract.openai_json import RequestError, invalid
 from agentlab.endpoint.contract.request import ChatRequest, Custom, Form
-from agentlab.endpoint.contract.seeded_random import digest, generator
+from agentlab.endpoint.contract.seeded_random import generator
 from agentlab.endpoint.contract.tokens import count_all, first_pieces
-from agentlab.endpoint.physics.formulas import Physics
 from agentlab.endpoint.physics.prefixes import Blocks
 
 FRAME_TOKENS = 3  # around each message, and around all of them, as OpenAI's cookbook counts
@@ -88,13 +87,10 @@ class Turn(msgspec.Struct, frozen=True):
 
 
 class Heard(msgspec.Struct):
-    """A request, and what it decides of its answers before chance comes in.
-
-    Requests with the same `key` have the same model, conversation, and seed of the client's own.
-    """
+    """A request, and what it decides of its answers before chance comes in."""
 
     request: ChatRequest
-    key: bytes
+    key: bytes  # of requests with the same model, conversation, and seed of the client's own
     turns: list[tuple[str, str]]  # (role, text), oldest first
     said: _tools.Conversation
     in_words: bool  # it describes its tools, and how they are to be called
@@ -132,20 +128,16 @@ async def say(heard: Heard, replies: Replies, *, seed: int, key: bytes, occurren
         turn = take(heard, replies, partial(generator, seed, key, said, f"text {index}"))
         choices.append(_choice(turn, heard, index))
         fixed = fixed and (turn.fixed or request.temperature == 0)
-    sizes = [len(choice.pieces) for choice in choices]
-    words = Said(choices, await _prompt_tokens(heard), sum(sizes), max(sizes))
+    words = said_in(choices, await _prompt_tokens(heard))
     if fixed and words.completion_tokens <= _SHORT_TOKENS:
         heard.fixed = words
     return words
 
 
-def timed(said: Said, physics: Physics, *, seed: int, key: bytes, occurrence: int) -> Answer:
-    """Return what was said as an answer, with an id and the jitter of its times."""
-    id = f"chatcmpl-{digest(seed, key, occurrence, 'id').hex()}"
-    if not physics.jitter_sigma:
-        return Answer(id, said)  # a generator takes longer to make than all the rest
-    draw = generator(seed, key, occurrence, "timing")
-    return Answer(id, said, physics.jitter(draw), physics.jitter(draw))
+def said_in(choices: list[Choice], prompt_tokens: int) -> Said:
+    """Return what is said in all of the choices together."""
+    sizes = [len(choice.pieces) for choice in choices]
+    return Said(choices, prompt_tokens, sum(sizes), max(sizes))
 
 
 async def _prompt_tokens(heard: Heard) -> int:

@@ -193,17 +193,13 @@ def routed(path: str, method: str, routes: Mapping[str, Collection[str]]) -> str
 
     A route that ends in a slash takes a name behind it.
     """
-    route = (
-        path
-        if path in routes
-        else next((each for each in routes if each[-1] == "/" and path.startswith(each)), None)
-    )
-    if route is None or path[-1:] == "/":
+    if method in routes.get(path, ()) and path[-1] != "/":  # as of nearly every request
+        return path
+    fits = (each for each in routes if path == each or (each[-1] == "/" and path.startswith(each)))
+    if (route := next(fits, None)) is None or path[-1:] == "/":
         known = ", ".join(each for each in routes if each[-1] != "/")
         raise refusal("unknown_url", known=known, method=method, path=path)
     allowed = routes[route]
-    if method in allowed:
-        return route
     allow = [*allowed, "HEAD"] if "GET" in allowed else allowed
     if method not in allow:
         either = " or ".join(allowed)

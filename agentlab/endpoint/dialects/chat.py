@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from agentlab.endpoint.answers.answer import FRAME_TOKENS, Answer, Called, Choice, Said
+from agentlab.endpoint.answers.answer import FRAME_TOKENS, Answer, Called, Choice, said_in
 from agentlab.endpoint.contract.openai_json import Json, event, invalid, refusal
 from agentlab.endpoint.contract.request import MOST_ITEMS, ChatRequest, Message, SomeUpToMost
 
@@ -151,13 +151,8 @@ class CompletionRequest(ChatRequest, kw_only=True):
 
 def together(answers: list[Answer]) -> Answer:
     """Return the answers to the prompts of one request as one, in the time of the longest."""
-    said = [answer.said for answer in answers]
-    whole = Said(
-        [choice for each in said for choice in each.choices],
-        sum(each.prompt_tokens for each in said),
-        sum(each.completion_tokens for each in said),
-        max(each.longest_tokens for each in said),
-    )
+    choices = [choice for answer in answers for choice in answer.said.choices]
+    whole = said_in(choices, sum(answer.said.prompt_tokens for answer in answers))
     id = answers[0].id.replace("chatcmpl-", "cmpl-")
     return msgspec.structs.replace(answers[0], id=id, said=whole)
 

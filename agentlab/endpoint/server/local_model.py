@@ -12,14 +12,14 @@ from typing import Any
 
 import msgspec
 
-from agentlab.endpoint.answers.answer import Answer, Heard, hear, lengths, say, timed
+from agentlab.endpoint.answers.answer import Answer, Heard, hear, lengths, say
 from agentlab.endpoint.answers.replies import Replies
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import Headers, Receive, Scope, Send
 from agentlab.endpoint.contract.openai_json import RequestError, decode, refusal
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.contract.request import ChatRequest
-from agentlab.endpoint.contract.seeded_random import Occurrences, uniform
+from agentlab.endpoint.contract.seeded_random import Occurrences, digest, generator, uniform
 from agentlab.endpoint.dialects.chat import FRAME, Chat, CompletionRequest, Completions, together
 from agentlab.endpoint.dialects.embeddings import EmbeddingRequest, Embeddings, answer_to
 from agentlab.endpoint.dialects.responses import Responses, Stored, size_bytes
@@ -37,7 +37,7 @@ _HEADERS = [(b"openai-version", b"2020-10-01"), (b"openai-organization", b"agent
 _Reply = tuple[Answer, Dialect, bool]
 _Replying = Callable[[bytes, Span], Awaitable[_Reply]]
 _Answering = Callable[[Scope, Receive, Send, Span], Awaitable[None]]
-_replies = cache(Replies)
+_ANY_TIME, _replies = nullcontext(), cache(Replies)
 
 
 class LocalModel:
@@ -81,10 +81,7 @@ class LocalModel:
         self, reply: _Replying, scope: Scope, receive: Receive, send: Send, span: Span
     ) -> None:
         body = await asgi.read_body(scope, receive)
-        if len(body) > _SHORT_BYTES:
-            async with self._reading:
-                answer, dialect, stream = await reply(body, span)
-        else:
+        async with self._reading if len(body) > _SHORT_BYTES else _ANY_TIME:
             answer, dialect, stream = await reply(body, span)
         try:
             exchange = _Exchange(self._live, span, answer, dialect)
@@ -125,7 +122,7 @@ class LocalModel:
         before = self._stored.recall(span.learner, request)
         long = len(body) <= _SHORT_BYTES < size_bytes(before)  # what it continues is
         try:
-            async with self._reading if long else nullcontext():
+            async with self._reading if long else _ANY_TIME:
                 heard = hear(as_chat(request, before), self._replies)
                 answer = await self._compose(heard, span)
         except RequestError as error:
@@ -153,15 +150,15 @@ class LocalModel:
         if self._longest_tokens is not None and needed > self._longest_tokens:
             words: Any = {"most": self._longest_tokens, "needed": needed}
             raise refusal("context_length_exceeded", asked, read=said.prompt_tokens, **words)
-        more: dict[str, Any] = {}
-        if self._physics.prefix_caching:
-            more["blocks"] = blocks(text for _, text in heard.turns)
-        share, thought = self._reasoning
+        caches, (share, thought) = self._physics.prefix_caching, self._reasoning
         fits = request.limit_tokens is None or said.longest_tokens + thought <= request.limit_tokens
-        if share and fits and uniform(**drawn, purpose="reasoning") < share:
-            more["reasoning_tokens"] = thought
-        answer = timed(said, self._physics, **drawn)
-        return msgspec.structs.replace(answer, **more) if more else answer
+        thinks = share and fits and uniform(**drawn, purpose="reasoning") < share
+        id, jitters = f"chatcmpl-{digest(**drawn, purpose='id').hex()}", (1.0, 1.0)
+        if self._physics.jitter_sigma:  # a generator takes longer to make than all the rest
+            draw = generator(**drawn, purpose="timing")
+            jitters = self._physics.jitter(draw), self._physics.jitter(draw)
+        known = blocks(text for _, text in heard.turns) if caches else ()
+        return Answer(id, said, *jitters, known, thought if thinks else 0)
 
 
 class _Exchange:
