@@ -16,7 +16,6 @@ from agentlab.endpoint.contract.json_schema import Schema, problem
 
 _MOST, _REACH, _TRIES = 50, 200, 200  # names or rows, characters before a noun, places of JSON
 _SCHEMA = frozenset("properties $ref anyOf allOf enum".split())
-_COUNTS: dict[str, int] = RE.mapping("counts")
 
 
 def schema_of(properties: dict[str, Any]) -> Schema:
@@ -41,7 +40,8 @@ def form_of(text: str, shown: str, told: tuple[str, ...], *, as_json: bool) -> F
         return Form("markers", _fields([*names, "completed"], text, told))
     wanted = as_json
     for each, part in [(text, shown), *((each, each) for each in reversed(told))]:
-        asked = _asks_for_json(each)
+        sentences = re.split(r"(?<=[.?!])\s|\n", each.lower()) if mentions(each, "json") else []
+        asked = any(RE.json_asked.search(s) and not RE.about_json.search(s) for s in sentences)
         if form := _asked(each, part, told, asked, as_json):
             return form
         wanted = wanted or asked
@@ -67,11 +67,6 @@ def _asked(text: str, shown: str, told: tuple[str, ...], asked: bool, as_json: b
         return form
     names = listed(text, RE.keys_listed)
     return Form("json", schema_of(names)) if names else None
-
-
-def _asks_for_json(text: str) -> bool:
-    sentences = re.split(r"(?<=[.?!])\s|\n", text.lower()) if mentions(text, "json") else []
-    return any(RE.json_asked.search(each) and not RE.about_json.search(each) for each in sentences)
 
 
 def _example(text: str) -> Form | None:
@@ -126,7 +121,7 @@ def read_json(text: str, at: int = 0) -> tuple[Any, int]:
 
 def number(words: str) -> int:
     """Return the number that the pattern `many` has matched."""
-    return _COUNTS.get(words.lower()) or int(words)
+    return RE.mapping("counts").get(words.lower()) or int(words)
 
 
 def typed(words: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ headings before it are of earlier results.
 
 import re
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from agentlab.endpoint.answers._form import Form, form_of, listed, mentions, number
 from agentlab.endpoint.answers._patterns import RE
@@ -19,7 +19,6 @@ _READ = 12_000  # characters
 _HEADINGS = ("heading", "section", "섹션", "제목")  # one of which it has
 _OF_FIELDS = "Respond with "  # what is expected of fields; the inputs say nothing of their form
 _REACH = 40  # characters from a number to its noun
-_LENGTHS: dict[str, Any] = RE.mapping("lengths")
 
 
 def glance(text: str) -> str:
@@ -133,7 +132,7 @@ def _topic(prompt: str) -> str:
 
 
 def _length(text: str) -> Length | None:
-    for noun, (unit, before) in _LENGTHS.items():
+    for noun, (unit, before) in RE.mapping("lengths").items():
         for found in getattr(RE, noun).finditer(text):
             at = max(0, found.start() - _REACH)
             many = getattr(RE, before).search(text, at, found.start()) if before else found

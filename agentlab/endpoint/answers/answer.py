@@ -112,8 +112,7 @@ def hear(request: ChatRequest, replies: Replies) -> Heard:
         told = [glance(text) for role, text in turns if role in ("system", "developer")]
         earlier = [text for role, text in turns if role == "user"][-5:-1]
         told += [glance(text) for text in earlier if '"properties"' in text]  # their schemas hold
-    prepared = replies.prepared(task)
-    return Heard(request, key, turns, said, in_words, task, tuple(told), prepared)
+    return Heard(request, key, turns, said, in_words, task, tuple(told), replies.prepared(task))
 
 
 async def say(heard: Heard, replies: Replies, *, seed: int, key: bytes, occurrence: int) -> Said:
@@ -202,10 +201,9 @@ def take(heard: Heard, replies: Replies, generator: Callable[[], random.Random])
     try:
         writer.form = _tools.with_call(heard.turns, said, writer)
         writer.found = writer.from_results(said.results) if said.results else ""
-        if request.tools and request.offered:
-            told = glance("\n".join(heard.told))
-            if calls := _tools.calls(request, said, told, writer):
-                return Turn("", calls)
+        guide = glance("\n".join(heard.told))
+        if request.offered and (calls := _tools.calls(request, said, guide, writer)):
+            return Turn("", calls)
         known = ("" if writer.form else writer.found) or prepared
         if form is not None and form.type != "text":  # nothing may come after it
             return Turn(_structured(form, known, writer))

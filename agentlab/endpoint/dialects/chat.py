@@ -6,7 +6,6 @@ Source: OpenAI's API reference for both, and what its Python client accepts and 
 """
 
 from collections.abc import Iterator
-from copy import copy
 from typing import Annotated, Any
 
 import msgspec
@@ -29,9 +28,8 @@ class Chat:
 
     def __init__(self, request: ChatRequest, answer: Answer, created: int):
         self._answer, self._choices = answer, answer.said.choices
-        kind = self.CHUNK if request.stream else self.WHOLE
-        self._head: Json = {"id": answer.id, "object": kind, "created": created}
-        self._head["model"] = request.model
+        kind, model = self.CHUNK if request.stream else self.WHOLE, request.model
+        self._head: Json = {"id": answer.id, "object": kind, "created": created, "model": model}
         if request.service_tier:
             self._head["service_tier"] = _SERVED.get(request.service_tier, request.service_tier)
         options = request.stream_options
@@ -141,12 +139,9 @@ class CompletionRequest(ChatRequest, kw_only=True):
         """The prompts, one at least."""
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
-    def chats(self) -> Iterator[ChatRequest]:
-        """Yield for each prompt the chat that asks it."""
-        for prompt in self.prompts:
-            chat = copy(self)
-            chat.messages = [Message(role="user", content=prompt)]
-            yield chat
+    def chat(self, prompt: str) -> ChatRequest:
+        """Return the chat that asks one of the prompts."""
+        return msgspec.structs.replace(self, messages=[Message(role="user", content=prompt)])
 
 
 def together(answers: list[Answer]) -> Answer:

@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, lru_cache, partial
 from typing import Any
 
 import msgspec
@@ -51,7 +51,8 @@ class LocalModel:
         share, thought = preset.reasoning_share, preset.reasoning_tokens
         self._reasoning = (share.value, thought.value) if share and thought else (0.0, 0)
         self._seen, self._stored = Occurrences(), Stored()
-        self._known: dict[bytes, Heard] = {}
+        # Agents, and benchmarks above all, send the very same bytes again and again.
+        self._known = lru_cache(maxsize=_MOST_KNOWN)(self._hear)
         # One long request after the other: together, their slices would keep all others waiting.
         self._reading = asyncio.Lock()
         self._routes: dict[str, dict[str, _Answering]] = {
@@ -98,21 +99,19 @@ class LocalModel:
         await asgi.respond(send, 200, card if name else {"object": "list", "data": [card]})
 
     async def _chat(self, body: bytes, span: Span) -> _Reply:
-        # Agents, and benchmarks above all, send the very same bytes again and again.
-        if (heard := self._known.get(body)) is None:
-            heard = hear(decode(body, ChatRequest), self._replies)
-            if len(body) <= _SHORT_BYTES:
-                if len(self._known) >= _MOST_KNOWN:
-                    del self._known[next(iter(self._known))]  # the oldest
-                self._known[body] = heard
+        heard = self._known(body) if len(body) <= _SHORT_BYTES else self._hear(body)
         request, answer = heard.request, await self._compose(heard, span)
         return answer, Chat(request, answer, int(time.time())), bool(request.stream)
+
+    def _hear(self, body: bytes) -> Heard:
+        return hear(decode(body, ChatRequest), self._replies)
 
     async def _completions(self, body: bytes, span: Span) -> _Reply:
         request, answers = decode(body, CompletionRequest), list[Answer]()
         lengths(request, len(request.prompts))  # cannot be too much
-        for chat in request.chats():
-            answers.append(await self._compose(hear(chat, self._replies), span, "prompt"))
+        for prompt in request.prompts:
+            heard = hear(request.chat(prompt), self._replies)
+            answers.append(await self._compose(heard, span, "prompt"))
             await asyncio.sleep(0)  # writing many answers takes long
         answer = together(answers)
         return answer, Completions(request, answer, int(time.time())), bool(request.stream)
@@ -195,7 +194,7 @@ class _Exchange:
         self._span.started_s = job.started_s  # for those who look meanwhile
         opening = await self._words(send, dialect) if stream else b""
         due_s = await self._live.finished(job)
-        headers = self._headers()
+        headers = () if stream else self._headers()
         self._note(self._thought + self._said.completion_tokens, status=200)
         dialect.cached_tokens = job.cached_tokens
         if stream:
