@@ -32,7 +32,7 @@ if __name__ == "__main__":  # run as a script, this folder is the path; the modu
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from agentlab.endpoint.answers.answer import take
+from agentlab.endpoint.answers.answer import hear, take
 from agentlab.endpoint.answers.replies import Replies
 from agentlab.endpoint.contract.json_schema import admits
 from agentlab.endpoint.contract.openai_json import RequestError, decode
@@ -240,7 +240,8 @@ class Call:
             RequestError: 400, where the request is none that OpenAI would take.
         """
         asked: ChatRequest = decode(json.dumps(self.body).encode(), ChatRequest)
-        turn = take(asked, _replies(), lambda: random.Random(secrets.randbits(64)))
+        chance = random.Random(secrets.randbits(64))
+        turn = take(hear(asked, _replies()), _replies(), lambda: chance)
         if turn.calls:
             return Answer(None, "tool_calls", calls=turn.calls)
         text = anew(turn.text, next(self.upstream.numbers), asked)

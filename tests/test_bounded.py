@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import sys
 import tracemalloc
 from itertools import count, pairwise
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from agentlab.clock import run_virtual
+from agentlab.endpoint.answers.answer import Heard, hear
 from agentlab.endpoint.contract.record import Recorder
 from agentlab.endpoint.contract.seeded_random import Occurrences
 from agentlab.endpoint.dialects.responses import Stored
@@ -90,15 +93,20 @@ def test_memory_does_not_grow_with_the_number_of_requests(monkeypatch: pytest.Mo
         tracemalloc.stop()
 
 
-def test_long_answers_are_not_kept():
+def test_long_answers_are_not_kept(monkeypatch: pytest.MonkeyPatch):
     """A cache that is bounded in number only could hold a gigabyte of them."""
+    known: list[Heard] = []
+
+    def noted(*heard: Any) -> Heard:
+        known.append(hear(*heard))
+        return known[-1]
+
+    monkeypatch.setattr(local_model, "hear", noted)
     served = app.build_app(Settings(preset="instant"))
-    model = served.model
-    assert isinstance(model, local_model.LocalModel)
     asked = {"messages": [{"role": "user", "content": "Describe tides."}], "temperature": 0}
     for choices in (1, 128):
         asyncio.run(ask(served, asked | {"n": choices}))
-    assert [len(said.choices) for _, _, said in model._known.values() if said] == [1]
+    assert [len(each.fixed.choices) for each in known if each.fixed] == [1]
 
 
 def test_a_request_that_comes_again_is_answered_as_if_it_were_read_again():
@@ -113,3 +121,34 @@ def test_a_request_that_comes_again_is_answered_as_if_it_were_read_again():
             asyncio.run(ask(served, body + space * number, sent=sent))
             said[space].append(json.loads(sent[1]["body"])["choices"])
     assert said[b""] == said[b" "] and said[b""][0] != said[b""][1]
+
+
+async def calls(served: app.App, said: str) -> int:
+    """The functions written in Python that are called, or go on, until a question is answered."""
+    entered = 0
+
+    def count_call(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal entered
+        entered += event == "call"
+
+    sys.setprofile(count_call)
+    try:
+        await ask(served, {"messages": [{"role": "user", "content": said}]})
+    finally:
+        sys.setprofile(None)
+    return entered
+
+
+def test_a_plain_question_takes_few_calls():
+    """A machine that is busy changes no count: of the course's prompt, another again, a new one."""
+    served = app.build_app(Settings(preset="instant"))
+    course = "Research: what is parallel processing for AI agents?"
+    new = [f"Question {number}: describe tides in two sentences." for number in range(2)]
+
+    async def counted() -> list[int]:
+        for said in (course, new[0]):
+            await ask(served, {"messages": [{"role": "user", "content": said}]})
+        return [await calls(served, said) for said in (course, *new)]
+
+    for entered, most in zip(asyncio.run(counted()), (65, 105, 175), strict=True):
+        assert entered <= most

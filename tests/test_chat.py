@@ -67,7 +67,7 @@ def test_a_bad_request_is_told_what_and_where(text: bytes, param: str | None, wo
 
 
 def answered(**fields: Any) -> chat.Chat:
-    choices = [Choice(["a", " b"], "stop"), Choice(["c"], "length")]
+    choices = [Choice(["a", " b"], "stop", text="a b"), Choice(["c"], "length", text="c")]
     said = Said(choices, prompt_tokens=3, completion_tokens=3, longest_tokens=2)
     return chat.Chat(decode(body(**fields), ChatRequest), Answer("c", said), created=1)
 

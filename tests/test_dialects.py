@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from agentlab.endpoint.answers.answer import take
+from agentlab.endpoint.answers.answer import hear, take
 from agentlab.endpoint.answers.replies import Replies
 from agentlab.endpoint.contract.request import ChatRequest
 from agentlab.settings import DATA
@@ -95,7 +95,7 @@ def say(turns: list[Turn], **fields: Any) -> str:
     """Return the answer to (role, text) pairs."""
     body = {"model": "m", "messages": [{"role": r, "content": t} for r, t in turns], **fields}
     request = msgspec.convert(body, ChatRequest)
-    return take(request, REPLIES, lambda: random.Random(3)).text
+    return take(hear(request, REPLIES), REPLIES, lambda: random.Random(3)).text
 
 
 def action(text: str) -> tuple[str, str] | None:

@@ -13,7 +13,7 @@ from jsonschema_rs import Draft202012Validator
 from langchain_core.output_parsers import PydanticOutputParser
 from pydantic import BaseModel, Field
 
-from agentlab.endpoint.answers.answer import take
+from agentlab.endpoint.answers.answer import hear, take
 from agentlab.endpoint.answers.replies import Replies
 from agentlab.endpoint.contract.request import ChatRequest
 from agentlab.settings import DATA
@@ -27,7 +27,7 @@ def ask(*messages: str | tuple[str, str], seed: int = 1, **fields: Any) -> str:
     said = [("user", each) if isinstance(each, str) else each for each in messages]
     body = {"model": "m", "messages": [{"role": r, "content": t} for r, t in said], **fields}
     request = msgspec.convert(body, ChatRequest)
-    return take(request, REPLIES, lambda: random.Random(seed)).text
+    return take(hear(request, REPLIES), REPLIES, lambda: random.Random(seed)).text
 
 
 def told(role: str, form: str) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ choose. Medians of several rounds; the first request of a connection is not coun
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import statistics
@@ -190,7 +191,12 @@ def minute() -> None:
 
 def throughput() -> None:
     """Processor time a request, so that a slow client does not flatter the slower server."""
-    prompts: dict[str, Prompt] = {"the course's prompt": lambda turn: COURSE, "others": varied}
+    numbers = itertools.count()
+    prompts: dict[str, Prompt] = {
+        "the course's prompt": lambda turn: COURSE,
+        "others that come again": varied,
+        "new ones": lambda turn: varied(next(numbers)),
+    }
     for (what, prompt), stream in product(prompts.items(), [False, True]):
         costs_us: dict[str, list[float]] = {"bare": [], "endpoint": []}
         with bare(0.0) as (bare_url, bare_pid), endpoint(preset="instant") as served:

@@ -23,11 +23,10 @@ class Patterns:
         for name, written in self._written.items():
             those = written if isinstance(written, list) else [written]
             self._made[name] = [re.compile(self._text(each)) for each in those]
+        vars(self).update((name, made[0]) for name, made in self._made.items())
 
     def __getattr__(self, name: str) -> re.Pattern[str]:
-        if name not in self._made:
-            raise AttributeError(f"there is no pattern {name!r}")
-        return self._made[name][0]
+        raise AttributeError(f"there is no pattern {name!r}")
 
     def each(self, name: str) -> list[re.Pattern[str]]:
         """Return the patterns of a list."""

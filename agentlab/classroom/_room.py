@@ -19,7 +19,7 @@ from pydantic import StrictBool
 from agentlab._support.fields import Count, model
 from agentlab.classroom._fair import FairQueue, Shares
 from agentlab.endpoint import presets
-from agentlab.endpoint.contract.asgi import Model, Receive, Scope, Send, read_body, unless_gone
+from agentlab.endpoint.contract.asgi import Model, Receive, Scope, Send, unless_gone
 from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.contract.record import HUNG_UP, Span
 from agentlab.endpoint.middleware import fault_plan
@@ -74,7 +74,6 @@ class Room:
             return
         self.board.begin(span)
         if not self._open.is_set():
-            await read_body(scope, receive)
             await unless_gone(receive, self._open.wait())
         learner = span.learner or ""
         limits = self._shares.of(learner, self.now_s())

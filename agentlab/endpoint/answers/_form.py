@@ -40,7 +40,8 @@ def form_of(text: str, shown: str, told: tuple[str, ...], *, as_json: bool) -> F
         return Form("markers", _fields([*names, "completed"], text, told))
     wanted = as_json
     for each, part in [(text, shown), *((each, each) for each in reversed(told))]:
-        asked = _asks_for_json(each)
+        sentences = re.split(r"(?<=[.?!])\s|\n", each.lower()) if mentions(each, "json") else []
+        asked = any(RE.json_asked.search(s) and not RE.about_json.search(s) for s in sentences)
         if form := _asked(each, part, told, asked, as_json):
             return form
         wanted = wanted or asked
@@ -49,15 +50,14 @@ def form_of(text: str, shown: str, told: tuple[str, ...], *, as_json: bool) -> F
 
 def mentions(text: str, *words: str) -> bool:
     """Return True if a text has any of these; few have, and to look for more takes far longer."""
-    lower = text.lower()
-    return any(word in lower for word in words)
+    return any(map(text.lower().__contains__, words))
 
 
 def _asked(text: str, shown: str, told: tuple[str, ...], asked: bool, as_json: bool) -> Form | None:
     tags = RE.tag.findall(text) if "<" in text and RE.asks_for_tags.search(text) else []
     if fields := [tag for tag in tags if not RE.type.fullmatch(tag)]:
         return Form("tags", _fields(fields, text, told))
-    if schema := _schema_in(text):
+    if "{" in text and (schema := _schema_in(text)):
         return Form("json", schema)
     if not (asked or as_json):
         if mentions(text, "no", "false", "아니") and (words := RE.yes_or_no.search(text)):
@@ -67,11 +67,6 @@ def _asked(text: str, shown: str, told: tuple[str, ...], asked: bool, as_json: b
         return form
     names = listed(text, RE.keys_listed)
     return Form("json", schema_of(names)) if names else None
-
-
-def _asks_for_json(text: str) -> bool:
-    sentences = re.split(r"(?<=[.?!])\s|\n", text.lower()) if mentions(text, "json") else []
-    return any(RE.json_asked.search(each) and not RE.about_json.search(each) for each in sentences)
 
 
 def _example(text: str) -> Form | None:
@@ -181,7 +176,7 @@ def _schema_in(text: str) -> Schema | None:
 
 def _objects(text: str) -> Iterator[tuple[Any, int]]:
     end = 0
-    for found in islice(RE.object_begins.finditer(text), _TRIES) if "{" in text else ():
+    for found in islice(RE.object_begins.finditer(text), _TRIES):
         if found.start() >= end:
             with suppress(ValueError, RecursionError):  # numbers of thousands of digits, too
                 value, end = read_json(text, found.start())

@@ -42,7 +42,7 @@ def unframe(prompt: str) -> Framed:
     if end >= 0 and RE.field_mark.match(framed):  # by DSPy
         given, *past = RE.trajectory.split(framed[:end], 1)
         return Framed(RE.field_mark.sub("", given).strip(), framed[end + 1 :], "".join(past))
-    if found := RE.framed_by_crewai.match(framed):
+    if framed.startswith("Current Task: ") and (found := RE.framed_by_crewai.match(framed)):
         return Framed(*map(str.strip, found.groups("")))
     return Framed(prompt.removeprefix("New task:\n"))
 

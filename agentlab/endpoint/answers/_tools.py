@@ -44,7 +44,8 @@ def conversation(request: ChatRequest) -> Conversation:
     offered = {tool.function.name for tool in request.tools or []}
     for message in request.messages:
         text = message.text
-        names |= {call.id: call.function.name for call in message.tool_calls or []}
+        if message.tool_calls:
+            names |= {call.id: call.function.name for call in message.tool_calls}
         observed = RE.observed.match(text) if offered and before else None
         if message.role == "tool":
             made.append((names[message.tool_call_id], text))
@@ -52,7 +53,8 @@ def conversation(request: ChatRequest) -> Conversation:
             called = [word for word in re.findall(r"[\w-]+", before) if word in offered]
             made += [(name, text[observed.end() :].strip()) for name in called or [""]]
         elif message.role == "user":
-            task, made = text, [*zip(*(s.findall(text) for s in RE.each("steps")), strict=False)]
+            steps = RE.each("steps") if "tool_name_" in text else []
+            task, made = text, [*zip(*(step.findall(text) for step in steps), strict=False)]
         before = text if message.role == "assistant" else ""
     told = [r for r in made if not (RE.hands_over.match(r[0]) or RE.nothing.match(r[1].strip()))]
     return Conversation(glance(task), made, told)

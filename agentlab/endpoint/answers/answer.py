@@ -8,7 +8,7 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import partial
 from hashlib import blake2b
 from itertools import islice
 
@@ -21,14 +21,14 @@ from agentlab.endpoint.answers.replies import Replies, Writer
 from agentlab.endpoint.contract.json_schema import CannotFill, admits
 from agentlab.endpoint.contract.openai_json import RequestError, invalid
 from agentlab.endpoint.contract.request import ChatRequest, Custom, Form
-from agentlab.endpoint.contract.seeded_random import digest, generator
+from agentlab.endpoint.contract.seeded_random import generator
 from agentlab.endpoint.contract.tokens import count_all, first_pieces
-from agentlab.endpoint.physics.formulas import Physics
 from agentlab.endpoint.physics.prefixes import Blocks
 
 FRAME_TOKENS = 3  # around each message, and around all of them, as OpenAI's cookbook counts
 _LONGEST_TOKENS = 16_384  # of a choice, as with the models that the presets are for
 _MOST_TOKENS = 8 * _LONGEST_TOKENS  # of all choices of a request
+_SHORT_TOKENS = 1024  # of an answer that is kept, if its request is
 _PARAGRAPH_TOKENS = 100  # more than most have, so that few too many are written
 
 
@@ -45,16 +45,13 @@ class Called(msgspec.Struct, frozen=True):
     custom: bool = False
 
 
-class Choice(msgspec.Struct, frozen=True, dict=True):
+class Choice(msgspec.Struct, frozen=True):
     """One answer, as the pieces of its text, or of the arguments of one call after the other."""
 
     pieces: Sequence[str]
     finish_reason: str
     calls: list[Called] = []
-
-    @cached_property
-    def text(self) -> str:
-        return "" if self.calls else "".join(self.pieces)
+    text: str = ""  # of the pieces, unless they are of calls
 
     def arguments(self, call: Called) -> str:
         """Return the arguments of one of its calls, JSON in a string."""
@@ -62,16 +59,12 @@ class Choice(msgspec.Struct, frozen=True, dict=True):
 
 
 class Said(msgspec.Struct, frozen=True):
-    """What is said in answer to a request; all choices are decoded in the time of the longest.
-
-    It is `fixed` if every request of its kind is told the same.
-    """
+    """What is said in answer to a request; all choices are decoded in the time of the longest."""
 
     choices: list[Choice]
     prompt_tokens: int
     completion_tokens: int
     longest_tokens: int
-    fixed: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -93,41 +86,63 @@ class Turn(msgspec.Struct, frozen=True):
     fixed: bool = False
 
 
-def request_key(request: ChatRequest) -> bytes:
-    """Return what makes two requests the same: model, conversation and the client's own seed."""
+class Heard(msgspec.Struct):
+    """A request, and what it decides of its answers before chance comes in."""
+
+    request: ChatRequest
+    key: bytes  # of requests with the same model, conversation, and seed of the client's own
+    turns: list[tuple[str, str]]  # (role, text), oldest first
+    said: _tools.Conversation
+    in_words: bool  # it describes its tools, and how they are to be called
+    task: str
+    told: tuple[str, ...]  # by other messages, that may say in which form
+    prepared: str | None  # the answer, if the course has one
+    fixed: Said | None = None  # what is said every time, once it was said
+
+
+def hear(request: ChatRequest, replies: Replies) -> Heard:
+    """Return what a request says, for all answers to it."""
     same = (request.model, request.messages, request.seed, request.tools, request.response_format)
-    return blake2b(msgspec.json.encode(same), digest_size=16).digest()
+    key = blake2b(msgspec.json.encode(same), digest_size=16).digest()
+    turns, said = request.turns, _tools.conversation(request)
+    task, told, in_words = said.task, list[str](), _tools.describes_tools(turns)
+    if in_words:
+        task = _tools.split(turns)[0]
+    else:
+        told = [glance(text) for role, text in turns if role in ("system", "developer")]
+        earlier = [text for role, text in turns if role == "user"][-5:-1]
+        told += [glance(text) for text in earlier if '"properties"' in text]  # their schemas hold
+    return Heard(request, key, turns, said, in_words, task, tuple(told), replies.prepared(task))
 
 
-async def say(
-    request: ChatRequest, replies: Replies, *, seed: int, key: bytes, occurrence: int
-) -> Said:
+async def say(heard: Heard, replies: Replies, *, seed: int, key: bytes, occurrence: int) -> Said:
     """Return the words of the answer to the `occurrence`-th request with this `key`, from 0."""
+    if heard.fixed:
+        return heard.fixed
+    request, choices, fixed = heard.request, [], True
     said = 0 if request.temperature == 0 else occurrence
-    choices, fixed = [], True
     for index in range(request.n or 1):
         if index:
             await asyncio.sleep(0)  # writing many choices takes long
-        turn = take(request, replies, partial(generator, seed, key, said, f"text {index}"))
-        choices.append(_choice(turn, request, f"{key.hex()[:10]}{index}"))
+        turn = take(heard, replies, partial(generator, seed, key, said, f"text {index}"))
+        choices.append(_choice(turn, heard, index))
         fixed = fixed and (turn.fixed or request.temperature == 0)
+    words = said_in(choices, await _prompt_tokens(heard))
+    if fixed and words.completion_tokens <= _SHORT_TOKENS:
+        heard.fixed = words
+    return words
+
+
+def said_in(choices: list[Choice], prompt_tokens: int) -> Said:
+    """Return what is said in all of the choices together."""
     sizes = [len(choice.pieces) for choice in choices]
-    return Said(choices, await _prompt_tokens(request), sum(sizes), max(sizes), fixed)
+    return Said(choices, prompt_tokens, sum(sizes), max(sizes))
 
 
-def timed(said: Said, physics: Physics, *, seed: int, key: bytes, occurrence: int) -> Answer:
-    """Return what was said as an answer, with an id and the jitter of its times."""
-    id = f"chatcmpl-{digest(seed, key, occurrence, 'id').hex()}"
-    if not physics.jitter_sigma:
-        return Answer(id, said)  # a generator takes longer to make than all the rest
-    draw = generator(seed, key, occurrence, "timing")
-    return Answer(id, said, physics.jitter(draw), physics.jitter(draw))
-
-
-async def _prompt_tokens(request: ChatRequest) -> int:
+async def _prompt_tokens(heard: Heard) -> int:
     """Count its tokens, those that frame it among them."""
-    frame = FRAME_TOKENS * (1 + len(request.messages))
-    tokens = frame + await count_all(text for _, text in request.turns)
+    request, frame = heard.request, FRAME_TOKENS * (1 + len(heard.turns))
+    tokens = frame + await count_all([text for _, text in heard.turns])
     if request.tools or request.response_format:  # a provider writes them into the prompt
         described = msgspec.json.encode((request.tools, request.response_format)).decode()
         tokens += await count_all([described])
@@ -147,7 +162,8 @@ def lengths(request: ChatRequest, prompts: int = 1) -> tuple[int, int]:
     return (most + 1 if request.ignore_eos else least), most
 
 
-def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
+def _choice(turn: Turn, heard: Heard, index: int) -> Choice:
+    request, text = heard.request, turn.text
     _, limit = lengths(request)
     pieces: list[str] = []  # one more than `limit` at least, if there are more
     calls: list[Called] = []
@@ -155,14 +171,15 @@ def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
         start = len(pieces)
         pieces += first_pieces(arguments, limit + 1)
         custom = any(tool.name == name and isinstance(tool, Custom) for tool in request.offered)
-        id = f"call_{id_stem}{len(request.messages)}{number}"
+        id = f"call_{heard.key.hex()[:10]}{index}{len(request.messages)}{number}"
         calls.append(Called(id, name, start, len(pieces), custom))
     if not calls:
-        text = _before_stop(turn.text, request) if request.stop else turn.text
+        text = _before_stop(text, request) if request.stop else text
         pieces = first_pieces(text, limit + 1)
     if len(pieces) > limit:
-        return Choice(pieces[:limit], "length", [call for call in calls if call.start < limit])
-    return Choice(pieces, "tool_calls" if calls else "stop", calls)
+        pieces, calls = pieces[:limit], [call for call in calls if call.start < limit]
+        return Choice(pieces, "length", calls, "" if calls else "".join(pieces))
+    return Choice(pieces, "tool_calls" if calls else "stop", calls, text)
 
 
 def _before_stop(text: str, request: ChatRequest) -> str:
@@ -173,32 +190,24 @@ def _before_stop(text: str, request: ChatRequest) -> str:
     return text[: min(ends, default=None)]
 
 
-def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
+def take(heard: Heard, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
     """Take the model's turn, or raise a RequestError; chance decides what the request does not."""
-    turns, form, said = request.turns, request.response_format, _tools.conversation(request)
-    in_words, task = _tools.describes_tools(turns), said.task
-    told = [glance(text) for role, text in turns if role in ("system", "developer")]
-    earlier = [text for role, text in turns if role == "user"][-5:-1]
-    told += [glance(text) for text in earlier if '"properties"' in text]  # their schemas hold
-    if in_words:
-        task, told = _tools.split(turns)[0], []
-    prepared = replies.prepared(task)
-    least, _ = lengths(request)
-    if prepared and not (request.tools or form or least or in_words):
+    request, said, prepared = heard.request, heard.said, heard.prepared
+    form, (least, _) = request.response_format, lengths(request)
+    if prepared and not (request.tools or form or least or heard.in_words):
         return Turn(prepared, fixed=True)
     as_json = form is not None and form.type == "json_object"
-    writer = replies.writer(task, generator(), tuple(told), as_json)
+    writer = replies.writer(heard.task, generator(), heard.told, as_json)
     try:
-        writer.form = _tools.with_call(turns, said, writer)
-        writer.found = writer.from_results(said.results)
-        if request.offered and (
-            calls := _tools.calls(request, said, glance("\n".join(told)), writer)
-        ):
+        writer.form = _tools.with_call(heard.turns, said, writer)
+        writer.found = writer.from_results(said.results) if said.results else ""
+        guide = glance("\n".join(heard.told))
+        if request.offered and (calls := _tools.calls(request, said, guide, writer)):
             return Turn("", calls)
         known = ("" if writer.form else writer.found) or prepared
         if form is not None and form.type != "text":  # nothing may come after it
             return Turn(_structured(form, known, writer))
-        text = _tools.speak(turns, writer) if in_words else known or writer.write()
+        text = _tools.speak(heard.turns, writer) if heard.in_words else known or writer.write()
         return Turn(_written_on(text, writer, least) if least else text)
     except CannotFill as error:
         what = f"The local model cannot fill this schema: {error}; simplify it."

@@ -50,7 +50,7 @@ class Replies:
 
     def prepared(self, prompt: str) -> str | None:
         """Return the answer that the course has for this prompt, or None."""
-        texts = {text for text in (prompt, unframe(prompt).task) if len(text) < self._longest}
+        texts = [text for text in {prompt, unframe(prompt).task} if len(text) < self._longest]
         return next(filter(None, map(self._prepared.get, map(_folded, texts))), None)
 
     def writer(

@@ -78,22 +78,22 @@ class Bodies:
         """Read the whole body, for `read_body`; it counts as held until `then` is done."""
         declared = header(scope, b"content-length")
         self._check(int(declared[:_MOST_DIGITS]) if declared.isdecimal() else 0)
-        body, more = bytearray(), True
+        pieces, size_bytes, more = list[bytes](), 0, True
         try:
             while more:
                 event = await receive()
                 if event["type"] == "http.disconnect":
                     raise ClientGone
-                piece = event.get("body", b"")
-                body += piece
+                pieces.append(piece := event.get("body", b""))
+                size_bytes += len(piece)
                 self._held_bytes += len(piece)
-                self._check(len(body))
+                self._check(size_bytes)
                 more = event.get("more_body", False)
-            scope[_BODY] = bytes(body)
+            scope[_BODY] = b"".join(pieces)
             if then is not None:
                 await then()
         finally:
-            self._held_bytes -= len(body)
+            self._held_bytes -= size_bytes
 
     def _check(self, size_bytes: int) -> None:
         if size_bytes > self._most_bytes:
@@ -145,8 +145,9 @@ async def respond(
 ) -> None:
     """Send a whole answer: `body` as it is where it is bytes, else as JSON."""
     data = body if isinstance(body, bytes) else msgspec.json.encode(body)
-    await start(send, status, kind, [(b"content-length", b"%d" % len(data)), *headers])
-    await finish(send, data)
+    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(data)), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": data})
 
 
 def adding(send: Send, headers: Callable[[], Headers]) -> Send:
@@ -192,6 +193,8 @@ def routed(path: str, method: str, routes: Mapping[str, Collection[str]]) -> str
 
     A route that ends in a slash takes a name behind it.
     """
+    if method in routes.get(path, ()) and path[-1] != "/":  # as of nearly every request
+        return path
     fits = (each for each in routes if path == each or (each[-1] == "/" and path.startswith(each)))
     if (route := next(fits, None)) is None or path[-1:] == "/":
         known = ", ".join(each for each in routes if each[-1] != "/")

@@ -6,20 +6,18 @@ Source: OpenAI's API reference for both, and what its Python client accepts and 
 """
 
 from collections.abc import Iterator
-from copy import copy
 from typing import Annotated, Any
 
 import msgspec
 
-from agentlab.endpoint.answers.answer import FRAME_TOKENS, Answer, Called, Choice, Said
+from agentlab.endpoint.answers.answer import FRAME_TOKENS, Answer, Called, Choice, said_in
 from agentlab.endpoint.contract.openai_json import Json, event, invalid, refusal
 from agentlab.endpoint.contract.request import MOST_ITEMS, ChatRequest, Message, SomeUpToMost
 
 FRAME = 2 * FRAME_TOKENS  # around the one message of a chat
+_OTHERS = ("audio", "accepted_prediction", "rejected_prediction")  # kinds of an answer's tokens
+_NO_OTHERS = {f"{kind}_tokens": 0 for kind in _OTHERS}
 _SERVED = {"auto": "default", "fast": "priority"}  # the tier that answers, if it has another name
-_OF_PROMPT = {"cached_tokens": 0, "audio_tokens": 0}
-_OF_COMPLETION = ("reasoning", "audio", "accepted_prediction", "rejected_prediction")
-_OF_ANSWER = {f"{name}_tokens": 0 for name in _OF_COMPLETION}
 
 
 class Chat:
@@ -30,8 +28,8 @@ class Chat:
 
     def __init__(self, request: ChatRequest, answer: Answer, created: int):
         self._answer, self._choices = answer, answer.said.choices
-        about = {"created": created, "model": request.model}
-        self._head: Json = {"id": answer.id, "object": self.WHOLE, **about}
+        kind, model = self.CHUNK if request.stream else self.WHOLE, request.model
+        self._head: Json = {"id": answer.id, "object": kind, "created": created, "model": model}
         if request.service_tier:
             self._head["service_tier"] = _SERVED.get(request.service_tier, request.service_tier)
         options = request.stream_options
@@ -44,7 +42,7 @@ class Chat:
             for i, c in enumerate(self._choices)
         ]
         rest = {"choices": choices, "usage": self._counts(), "system_fingerprint": "agentlab"}
-        return {**self._head, **rest}
+        return self._head | rest
 
     def opening(self) -> bytes:
         """Return the first events of a stream: who speaks."""
@@ -74,8 +72,8 @@ class Chat:
             "prompt_tokens": sent,
             "completion_tokens": made,
             "total_tokens": sent + made,
-            "prompt_tokens_details": _OF_PROMPT | {"cached_tokens": self.cached_tokens},
-            "completion_tokens_details": _OF_ANSWER | {"reasoning_tokens": thought},
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens, "audio_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": thought, **_NO_OTHERS},
         }
 
     def _chunk(self, index: int, delta: Json, reason: str | None = None) -> bytes:
@@ -83,8 +81,8 @@ class Chat:
         return self._event([choice])
 
     def _event(self, choices: list[Json], **more: Any) -> bytes:
-        kind = {"object": self.CHUNK, "system_fingerprint": "agentlab"}
-        return event(self._head | kind | {"choices": choices} | self._no_usage | more)
+        rest = {"system_fingerprint": "agentlab", "choices": choices, **self._no_usage, **more}
+        return event(self._head | rest)
 
 
 def _message(choice: Choice) -> Json:
@@ -141,23 +139,15 @@ class CompletionRequest(ChatRequest, kw_only=True):
         """The prompts, one at least."""
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
-    def chats(self) -> Iterator[ChatRequest]:
-        """Yield for each prompt the chat that asks it."""
-        for prompt in self.prompts:
-            chat = copy(self)
-            chat.messages = [Message(role="user", content=prompt)]
-            yield chat
+    def chat(self, prompt: str) -> ChatRequest:
+        """Return the chat that asks one of the prompts."""
+        return msgspec.structs.replace(self, messages=[Message(role="user", content=prompt)])
 
 
 def together(answers: list[Answer]) -> Answer:
     """Return the answers to the prompts of one request as one, in the time of the longest."""
-    said = [answer.said for answer in answers]
-    whole = Said(
-        [choice for each in said for choice in each.choices],
-        sum(each.prompt_tokens for each in said),
-        sum(each.completion_tokens for each in said),
-        max(each.longest_tokens for each in said),
-    )
+    choices = [choice for answer in answers for choice in answer.said.choices]
+    whole = said_in(choices, sum(answer.said.prompt_tokens for answer in answers))
     id = answers[0].id.replace("chatcmpl-", "cmpl-")
     return msgspec.structs.replace(answers[0], id=id, said=whole)
 

@@ -11,8 +11,9 @@ import heapq
 import itertools
 import math
 from collections import deque
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from agentlab.endpoint.physics.formulas import Physics
 from agentlab.endpoint.physics.prefixes import BLOCK_TOKENS, Blocks, Prefixes
@@ -22,8 +23,7 @@ class QueueFull(Exception):
     """Every slot is taken, and so is every place in the queue."""
 
 
-@dataclass(eq=False, slots=True)
-class Job:
+class Job(msgspec.Struct, eq=False):
     """One request as the batch sees it: its size, jitter and sender, and what happened to it."""
 
     prompt_tokens: int
@@ -105,12 +105,13 @@ class Batch:
 
     def submit(self, job: Job, now_s: float) -> list[Job]:
         """Give `job` a slot or a place in the queue, or raise QueueFull; return what changed."""
+        if self._instant:  # nothing else is ever under way
+            self.now_s = max(self.now_s, round(now_s, 9))
+            job.arrived_s = job.started_s = job.first_token_s = job.end_s = self.now_s
+            return [job]
         due = now_s > self.now_s or self._changes
         changed = self.advance(now_s) if due else []
         job.arrived_s = self.now_s
-        if self._instant:
-            job.started_s = job.first_token_s = job.end_s = self.now_s
-            return [*changed, job]
         waits = self._queue or self._next or not self._has_room(job)
         if waits and not self._queue.admits(job, self.physics.queue):
             raise QueueFull

@@ -30,7 +30,9 @@ class LiveBatch:
 
     def submit(self, job: Job) -> None:
         """Take `job` in; raise QueueFull where there is no place for it."""
-        self._wake(self.batch.submit(job, self.now_s()))
+        changed = self.batch.submit(job, self.now_s())
+        if job.end_s is None:  # what takes no time changes nothing for others
+            self._wake(changed)
 
     def cancel(self, job: Job) -> None:
         """End `job`, whose client has gone; a task that waits for it goes on immediately."""

@@ -98,7 +98,8 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id, now_s = f"req_{next(self._numbers):06d}", self.model.now_s()
-        span = Span(request_id=request_id, agent=_agent(scope), arrived_s=now_s)
+        agent = _agent(asgi.header(scope, b"x-agent") or "unnamed")
+        span = Span(request_id=request_id, agent=agent, arrived_s=now_s)
         if asgi.header(scope, TIMES):
             send = telling(send, span)
         try:
@@ -166,9 +167,9 @@ class App:
             raise RequestError(410, str(error), param="since", code="not_kept") from None
 
 
-def _agent(scope: Scope) -> str:
-    """Return the name that the client gives its agent, as it may be kept and shown."""
-    quoted = asgi.header(scope, b"x-agent") or "unnamed"
+@lru_cache(maxsize=64)
+def _agent(quoted: str) -> str:
+    """Return the name that a client gives its agent, as it may be kept and shown."""
     name = unquote(quoted[: 12 * _LONGEST_NAME])[:_LONGEST_NAME]  # a letter may be %F0%9F%90%8C
     printable = name.isprintable()  # as nearly every name is
     return name if printable else "".join(c if c.isprintable() else "\ufffd" for c in name)

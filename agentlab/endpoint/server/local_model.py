@@ -7,19 +7,19 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, lru_cache, partial
 from typing import Any
 
 import msgspec
 
-from agentlab.endpoint.answers.answer import Answer, Said, lengths, request_key, say, timed
+from agentlab.endpoint.answers.answer import Answer, Heard, hear, lengths, say
 from agentlab.endpoint.answers.replies import Replies
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import Headers, Receive, Scope, Send
 from agentlab.endpoint.contract.openai_json import RequestError, decode, refusal
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.contract.request import ChatRequest
-from agentlab.endpoint.contract.seeded_random import Occurrences, uniform
+from agentlab.endpoint.contract.seeded_random import Occurrences, digest, generator, uniform
 from agentlab.endpoint.dialects.chat import FRAME, Chat, CompletionRequest, Completions, together
 from agentlab.endpoint.dialects.embeddings import EmbeddingRequest, Embeddings, answer_to
 from agentlab.endpoint.dialects.responses import Responses, Stored, size_bytes
@@ -30,16 +30,14 @@ from agentlab.endpoint.physics.prefixes import blocks
 from agentlab.endpoint.presets import Preset
 from agentlab.settings import DATA, Settings
 
-_SHORT_BYTES, _SHORT_TOKENS, _MOST_KNOWN = 16_384, 1024, 1024
+_SHORT_BYTES, _MOST_KNOWN = 16_384, 1024
 Dialect = Chat | Responses | Embeddings  # each knows the answer, not the time
 
 _HEADERS = [(b"openai-version", b"2020-10-01"), (b"openai-organization", b"agentlab")]
 _Reply = tuple[Answer, Dialect, bool]
 _Replying = Callable[[bytes, Span], Awaitable[_Reply]]
 _Answering = Callable[[Scope, Receive, Send, Span], Awaitable[None]]
-_Known = tuple[ChatRequest, bytes, Said | None]
-"""A request, its key, and the words of its answer, if they are the same every time."""
-_replies = cache(Replies)
+_ANY_TIME, _replies = nullcontext(), cache(Replies)
 
 
 class LocalModel:
@@ -53,7 +51,8 @@ class LocalModel:
         share, thought = preset.reasoning_share, preset.reasoning_tokens
         self._reasoning = (share.value, thought.value) if share and thought else (0.0, 0)
         self._seen, self._stored = Occurrences(), Stored()
-        self._known: dict[bytes, _Known] = {}
+        # Agents, and benchmarks above all, send the very same bytes again and again.
+        self._known = lru_cache(maxsize=_MOST_KNOWN)(self._hear)
         # One long request after the other: together, their slices would keep all others waiting.
         self._reading = asyncio.Lock()
         self._routes: dict[str, dict[str, _Answering]] = {
@@ -83,7 +82,7 @@ class LocalModel:
         self, reply: _Replying, scope: Scope, receive: Receive, send: Send, span: Span
     ) -> None:
         body = await asgi.read_body(scope, receive)
-        async with self._reading if len(body) > _SHORT_BYTES else nullcontext():
+        async with self._reading if len(body) > _SHORT_BYTES else _ANY_TIME:
             answer, dialect, stream = await reply(body, span)
         try:
             exchange = _Exchange(self._live, span, answer, dialect)
@@ -100,22 +99,19 @@ class LocalModel:
         await asgi.respond(send, 200, card if name else {"object": "list", "data": [card]})
 
     async def _chat(self, body: bytes, span: Span) -> _Reply:
-        # Agents, and benchmarks above all, send the very same bytes again and again.
-        known = self._known.get(body)
-        request, key, said = known or _keyed(decode(body, ChatRequest))
-        answer = await self._compose((request, key, said), span)
-        if known is None and len(body) <= _SHORT_BYTES:
-            if len(self._known) >= _MOST_KNOWN:
-                del self._known[next(iter(self._known))]  # the oldest
-            short = answer.said.completion_tokens <= _SHORT_TOKENS
-            self._known[body] = (request, key, answer.said if answer.said.fixed and short else None)
+        heard = self._known(body) if len(body) <= _SHORT_BYTES else self._hear(body)
+        request, answer = heard.request, await self._compose(heard, span)
         return answer, Chat(request, answer, int(time.time())), bool(request.stream)
+
+    def _hear(self, body: bytes) -> Heard:
+        return hear(decode(body, ChatRequest), self._replies)
 
     async def _completions(self, body: bytes, span: Span) -> _Reply:
         request, answers = decode(body, CompletionRequest), list[Answer]()
         lengths(request, len(request.prompts))  # cannot be too much
-        for chat in request.chats():
-            answers.append(await self._compose(_keyed(chat), span, "prompt"))
+        for prompt in request.prompts:
+            heard = hear(request.chat(prompt), self._replies)
+            answers.append(await self._compose(heard, span, "prompt"))
             await asyncio.sleep(0)  # writing many answers takes long
         answer = together(answers)
         return answer, Completions(request, answer, int(time.time())), bool(request.stream)
@@ -125,8 +121,9 @@ class LocalModel:
         before = self._stored.recall(span.learner, request)
         long = len(body) <= _SHORT_BYTES < size_bytes(before)  # what it continues is
         try:
-            async with self._reading if long else nullcontext():
-                answer = await self._compose(_keyed(as_chat(request, before)), span)
+            async with self._reading if long else _ANY_TIME:
+                heard = hear(as_chat(request, before), self._replies)
+                answer = await self._compose(heard, span)
         except RequestError as error:
             raise in_own_words(error) from None
         return answer, Responses(request, answer, int(time.time()), before), bool(request.stream)
@@ -139,44 +136,39 @@ class LocalModel:
         answer = await answer_to(request, span.request_id)
         return answer, Embeddings(request, answer.said.prompt_tokens), False
 
-    async def _compose(self, known: _Known, span: Span, asked: str = "messages") -> Answer:
-        request, key, said = known
+    async def _compose(self, heard: Heard, span: Span, asked: str = "messages") -> Answer:
+        request, key = heard.request, heard.key
         # Counted by learner, so that nobody's answers depend on what the neighbours ask.
         counted = key + span.learner.encode() if span.learner else key
         occurrence = self._seen.next(counted, retry=span.attempt > 1)
         drawn: Any = {"seed": self._seed, "key": key, "occurrence": occurrence}
-        said = said or await say(request, self._replies, **drawn)
+        said = await say(heard, self._replies, **drawn)
         if asked == "prompt":  # which no chat's frame is around
             said = msgspec.structs.replace(said, prompt_tokens=said.prompt_tokens - FRAME)
         needed = said.prompt_tokens + (request.limit_tokens or 1)
         if self._longest_tokens is not None and needed > self._longest_tokens:
             words: Any = {"most": self._longest_tokens, "needed": needed}
             raise refusal("context_length_exceeded", asked, read=said.prompt_tokens, **words)
-        more: dict[str, Any] = {}
-        if self._physics.prefix_caching:
-            more["blocks"] = blocks(text for _, text in request.turns)
-        share, thought = self._reasoning
+        caches, (share, thought) = self._physics.prefix_caching, self._reasoning
         fits = request.limit_tokens is None or said.longest_tokens + thought <= request.limit_tokens
-        if share and fits and uniform(**drawn, purpose="reasoning") < share:
-            more["reasoning_tokens"] = thought
-        answer = timed(said, self._physics, **drawn)
-        return msgspec.structs.replace(answer, **more) if more else answer
-
-
-def _keyed(request: ChatRequest) -> _Known:
-    return request, request_key(request), None
+        thinks = share and fits and uniform(**drawn, purpose="reasoning") < share
+        id, jitters = f"chatcmpl-{digest(**drawn, purpose='id').hex()}", (1.0, 1.0)
+        if self._physics.jitter_sigma:  # a generator takes longer to make than all the rest
+            draw = generator(**drawn, purpose="timing")
+            jitters = self._physics.jitter(draw), self._physics.jitter(draw)
+        known = blocks(text for _, text in heard.turns) if caches else ()
+        return Answer(id, said, *jitters, known, thought if thinks else 0)
 
 
 class _Exchange:
     """Gives `answer`, worded by `dialect`, in the time it takes `live`; notes it in `span`."""
 
     def __init__(self, live: LiveBatch, span: Span, answer: Answer, dialect: Dialect):
-        self._live, self._span, self._said, self._dialect = live, span, answer.said, dialect
-        self._thought = answer.reasoning_tokens
-        output_tokens = answer.reasoning_tokens + answer.said.longest_tokens
+        said, self._thought = answer.said, answer.reasoning_tokens
+        self._live, self._span, self._said, self._dialect = live, span, said, dialect
+        sizes = said.prompt_tokens, self._thought + said.longest_tokens
         jitter = answer.prefill_jitter, answer.decode_jitter
-        who = span.learner or "", span.agent
-        self._job = Job(answer.said.prompt_tokens, output_tokens, *jitter, *who, answer.blocks)
+        self._job = Job(*sizes, *jitter, span.learner or "", span.agent, answer.blocks)
 
     async def run(self, receive: Receive, send: Send, *, stream: bool) -> None:
         self._span.prompt_tokens = self._said.prompt_tokens
@@ -202,7 +194,7 @@ class _Exchange:
         self._span.started_s = job.started_s  # for those who look meanwhile
         opening = await self._words(send, dialect) if stream else b""
         due_s = await self._live.finished(job)
-        headers = self._headers()
+        headers = () if stream else self._headers()
         self._note(self._thought + self._said.completion_tokens, status=200)
         dialect.cached_tokens = job.cached_tokens
         if stream:
@@ -245,7 +237,7 @@ class _Exchange:
         span.started_s, span.end_s = job.started_s, job.end_s
         span.cached_tokens = job.cached_tokens
         if status:
-            cut = any(choice.finish_reason == "length" for choice in self._said.choices)
+            cut = "length" in [choice.finish_reason for choice in self._said.choices]
             span.finish_reason = "length" if cut else "stop"
         if completion_tokens:
             span.first_token_s = job.first_token_s
