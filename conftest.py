@@ -22,9 +22,6 @@ GUARD = Path(__file__).parent / "tests" / "network_guard"
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes import the same module
 os.environ["AGENTLAB_PROGRESS"] = "0"  # a moving bar has nothing to compare
-# Every client of httpx reads the certificates of all authorities, which takes it twenty
-# milliseconds. Nobody is met here whose certificate could be checked, so one authority will do.
-os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "tests" / "no_authority.pem")
 # A pytest that a test starts has another pyproject.toml, or none; these take it four seconds.
 SLOW = "nbval langsmith_plugin asyncio benchmark codspeed recording socket syrupy hypothesispytest"
 os.environ["PYTEST_ADDOPTS"] = " ".join(f"-p no:{plugin}" for plugin in SLOW.split())

@@ -75,9 +75,10 @@ IMPORTED = """
 matplotlib.backends.backend_agg langgraph.graph langgraph.checkpoint.memory langchain_openai
 agentlab.plots agentlab.exercises agentlab.explore agentlab.resilience agentlab.engines.langgraph
 agentlab.engines.dask agentlab.bench.self_tuning agentlab.bench.fit agentlab.learning
-agentlab.content agentlab.lab.crews
+agentlab.content lance_namespace_urllib3_client chromadb
 """
-"""What lessons import, and what that imports as late as it is used."""
+"""What lessons import, and what that imports as late as it is used. The last two are half of
+CrewAI; it makes a folder of its own for each process, and a thread."""
 
 import_first(IMPORTED.split())
 
