@@ -30,15 +30,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """With `-n 3`, the tests of a file stay together: they share a cluster, a book or an import.
 
-    So do all files that import CrewAI. The exercises of each lesson, which share nothing, are on
-    their own.
+    So do all files that import CrewAI.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            if "own_hint[" in nodeid:
-                return nodeid
             file = nodeid.partition("::")[0]
             return "CrewAI" if Path(file).stem.removeprefix("test_") in CREWAI else file
 

@@ -7,11 +7,10 @@ import re
 import symtable
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import nbformat
-from nbclient import NotebookClient
-from nbformat.v4 import new_code_cell
+from lesson_process import printed_by
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 HEADING = re.compile(r"^### Exercise (\d+): (.+)$", re.MULTILINE)
@@ -72,19 +71,8 @@ class Lesson(NamedTuple):
 
 
 def run(folder: Path, cells: list[str], timeout_s: float = 120) -> list[str]:
-    """What each cell prints, all run in one kernel; a cell that fails ends the test."""
-    notebook = nbformat.v4.new_notebook(cells=[new_code_cell(source) for source in cells])
-    options: dict[str, Any] = {
-        "timeout": timeout_s,
-        "kernel_name": "python3",
-        "resources": {"metadata": {"path": str(folder)}},
-        "extra_arguments": ["--log-level=ERROR"],
-    }
-    NotebookClient(notebook, **options).execute()
-    return [
-        "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
-        for cell in notebook.cells
-    ]
+    """What each cell prints, all run in one process; a cell that fails ends the test."""
+    return list(printed_by(folder, cells, timeout_s))
 
 
 def _binding(cells: list[str], missing: set[str]) -> list[str]:

@@ -12,6 +12,7 @@ import time
 
 import pytest
 import yaml
+from lesson_process import import_first
 from lessons import NOTEBOOKS, Exercise, Lesson, run
 
 from agentlab import exercises, lab
@@ -69,6 +70,17 @@ get_ipython().events.register("pre_run_cell", lambda cell: gc.freeze())
 """
 """Each check collects garbage first. What is there by then, such as all that a lesson has imported,
 is none, and takes a tenth of a second to look at."""
+
+IMPORTED = """
+matplotlib.backends.backend_agg langgraph.graph langgraph.checkpoint.memory langchain_openai
+agentlab.plots agentlab.exercises agentlab.explore agentlab.resilience agentlab.engines.langgraph
+agentlab.engines.dask agentlab.bench.self_tuning agentlab.bench.fit agentlab.learning
+agentlab.content lance_namespace_urllib3_client chromadb
+"""
+"""What lessons import, and what that imports as late as it is used. The last two are half of
+CrewAI; it makes a folder of its own for each process, and a thread."""
+
+import_first(IMPORTED.split())
 
 LESSONS = [Lesson.load(path) for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import subprocess
@@ -10,6 +9,7 @@ import sys
 import venv
 import zipfile
 from importlib.metadata import Distribution, distribution
+from importlib.util import cache_from_source, find_spec
 from pathlib import Path
 
 import nbformat
@@ -48,10 +48,18 @@ def linked(packages: Path, distributions: dict[str, Distribution]) -> None:
     for package in distributions.values():
         for file in package.files or []:
             if ".." not in file.parts and "__pycache__" not in file.parts:
-                target = packages / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if not target.exists():  # two lists may name one file
-                    os.link(str(file.locate()), target)
+                here, target = Path(str(file.locate())), packages / file
+                _link(here, target)
+                if here.suffix == ".py":  # compiled once, there
+                    compiled = (Path(cache_from_source(str(path))) for path in (here, target))
+                    _link(*compiled)
+
+
+def _link(here: Path, target: Path) -> None:
+    """Unless it is there, because two lists name one file, or is not here."""
+    if here.exists() and not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(here, target)
 
 
 def requirements(wheel: Path, folder: Path) -> list[str]:
@@ -78,10 +86,11 @@ def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def colab(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment as Colab's: a kernel, matplotlib, no course, and what the course brings."""
     home = tmp_path_factory.mktemp("colab")
-    venv.create(home, with_pip=True)
+    pip = ["pip"] if find_spec("pip") else []
+    venv.create(home, with_pip=not pip)
     (packages,) = home.glob("lib/python3*/site-packages")
     linked(packages, needed(requirements(wheel, home), "langgraph"))
-    linked(packages, needed(["ipykernel", "matplotlib", "nest-asyncio"]))
+    linked(packages, needed(["ipykernel", "matplotlib", "nest-asyncio", *pip]))
     kernel = home / "share" / "jupyter" / "kernels" / "colab"
     kernel.mkdir(parents=True)
     program = [str(home / "bin" / "python"), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -90,22 +99,41 @@ def colab(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.mark.parametrize("name", ["00_start_here", "01_sequential", "02_langgraph_parallel"])
+LESSONS = ["00_start_here", "01_sequential", "02_langgraph_parallel"]
+FORGET = "lab.configure()\n%reset -f"
+
+
+@pytest.fixture(scope="module")
+def ran(
+    wheel: Path, colab: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[NotebookNode]]:
+    """The cells of Colab's lessons, run one after the other in one kernel, without a checkout."""
+    together = nbformat.v4.new_notebook()
+    for name in LESSONS:
+        together.cells += [*stored(name).cells, nbformat.v4.new_code_cell(FORGET)]
+    resources = {"metadata": {"path": str(tmp_path_factory.mktemp("content"))}}
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("PYTHONPATH", "VIRTUAL_ENV"):
+            patch.delenv(variable, raising=False)
+        patch.setenv("JUPYTER_PATH", str(colab / "share" / "jupyter"))
+        patch.setenv("COLAB_RELEASE_TAG", "release-colab")
+        patch.setenv("PIP_NO_INDEX", "1")  # of the packages only ours is missing
+        patch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+        NotebookClient(together, kernel_name="colab", timeout=300, resources=resources).execute()
+    cells = iter(together.cells)
+    return {name: [next(cells) for _ in (*stored(name).cells, FORGET)] for name in LESSONS}
+
+
+def stored(name: str) -> NotebookNode:
+    return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+
+
+@pytest.mark.parametrize("name", LESSONS)
 def test_colabs_lessons_need_no_more_than_their_cell_installs(
-    name: str, wheel: Path, colab: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, ran: dict[str, list[NotebookNode]]
 ):
     """Without a checkout, each prints what is stored; CrewAI alone is not there."""
-    for variable in ("PYTHONPATH", "VIRTUAL_ENV"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("JUPYTER_PATH", str(colab / "share" / "jupyter"))
-    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")  # of the packages only ours is missing
-    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
-    stored = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
-    ran = copy.deepcopy(stored)
-    resources = {"metadata": {"path": str(tmp_path)}}
-    NotebookClient(ran, kernel_name="colab", timeout=300, resources=resources).execute()
-    for before, after in zip(stored.cells, ran.cells, strict=True):
+    for before, after in zip(stored(name).cells, ran[name][:-1], strict=True):
         installs = "%pip" in before.source  # and says that it did
         if not installs and "nbval-ignore-output" not in before.metadata.get("tags", []):
             assert printed(after) == printed(before).replace("1.15.30", "is not installed")
@@ -138,7 +166,8 @@ def test_the_base_install_is_small(bare: Path):
     """At most 32 packages and 65 MB, our own included."""
     (packages,) = bare.glob("lib/python3*/site-packages")
     count = len(list(packages.glob("*.dist-info")))
-    megabytes = sum(p.stat().st_size for p in packages.rglob("*") if p.is_file()) / 1e6
+    files = [p for p in packages.rglob("*") if p.is_file() and p.suffix != ".pyc"]
+    megabytes = sum(p.stat().st_size for p in files) / 1e6
     print(f"{count} packages, {megabytes:.1f} MB")
     assert 20 < count <= MOST_PACKAGES
     assert megabytes <= MOST_MB

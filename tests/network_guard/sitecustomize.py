@@ -4,13 +4,14 @@ Python runs this file at start-up in every process that has its folder on PYTHON
 kernels and endpoints are guarded like the tests themselves. A refused attempt is also written to
 the file that AGENTLAB_GUARD_LOG names: code under test may swallow the error, but not the line.
 
-It also spares all of them a slow import that none of them needs.
+It also spares all of them a slow import, and certificates, which none of them needs.
 """
 
 import ipaddress
 import os
 import sys
 import traceback
+import types
 
 _LOCAL_NAMES = {"", "localhost", "ip6-localhost", None}
 
@@ -68,6 +69,12 @@ def _run_the_one_behind() -> None:
 # Who reads a notebook, and JupyterLab, and CrewAI import jsonschema, which builds a grammar of IRIs
 # from this package for a second or two. No schema here asks for IRIs, and jsonschema does without.
 sys.modules["rfc3987_syntax"] = None
+# Each client of httpx reads the certificates of all authorities, which takes it 20 ms. Nobody is
+# met here whose certificate could be checked, so one authority will do.
+_ONE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "no_authority.pem")
+os.environ["SSL_CERT_FILE"] = _ONE
+sys.modules["certifi"] = types.ModuleType("certifi")
+sys.modules["certifi"].where = lambda: _ONE
 sys.addaudithook(_guard)
 if __name__ == "sitecustomize":
     _run_the_one_behind()
