@@ -1,6 +1,6 @@
-"""One request's answer: what the model says or calls on its turn, how many tokens, how much jitter.
+"""What a request says, and its answer: what the model says or calls, and how many tokens that is.
 
-All of it is a function of the endpoint's seed, the request, and its occurrence.
+The answer is a function of the endpoint's seed, the request, and its occurrence.
 """
 
 import asyncio
