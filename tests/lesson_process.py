@@ -10,7 +10,6 @@ import asyncio
 import atexit
 import multiprocessing
 import os
-import sys
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -35,6 +34,7 @@ def printed_by(folder: Path, cells: list[str], timeout_s: float) -> Iterator[str
 
     Raises:
         RuntimeError: A cell failed, or ran for longer than `timeout_s`.
+        EOFError: The process died.
     """
     received, sent = CONTEXT.Pipe(duplex=False)
     process = CONTEXT.Process(target=_run, args=(folder, cells, dict(os.environ), sent))
@@ -79,4 +79,3 @@ async def _run_cells(cells: list[str], sent: Connection) -> None:
         sent.send((said.stdout, repr(failed) if failed else ""))
         if failed:
             return
-        sys.stdout.flush()
