@@ -71,6 +71,7 @@ def _run(folder: Path, cells: list[str], environment: dict[str, str], sent: Conn
 async def _run_cells(cells: list[str], sent: Connection) -> None:
     """Run cells as a kernel does: inside of a loop, with the names of `__main__`."""
     shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
+    shell.ast_node_interactivity = "none"  # a value at the end of a cell is shown, not printed
     for cell in cells:
         with capture_output() as said:
             code = shell.transform_cell(cell)
