@@ -10,7 +10,6 @@ import asyncio
 import atexit
 import multiprocessing
 import os
-import sys
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -35,6 +34,7 @@ def printed_by(folder: Path, cells: list[str], timeout_s: float) -> Iterator[str
 
     Raises:
         RuntimeError: A cell failed, or ran for longer than `timeout_s`.
+        EOFError: The process died.
     """
     received, sent = CONTEXT.Pipe(duplex=False)
     process = CONTEXT.Process(target=_run, args=(folder, cells, dict(os.environ), sent))
@@ -71,6 +71,7 @@ def _run(folder: Path, cells: list[str], environment: dict[str, str], sent: Conn
 async def _run_cells(cells: list[str], sent: Connection) -> None:
     """Run cells as a kernel does: inside of a loop, with the names of `__main__`."""
     shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
+    shell.ast_node_interactivity = "none"  # a value at the end of a cell is shown, not printed
     for cell in cells:
         with capture_output() as said:
             code = shell.transform_cell(cell)
@@ -79,4 +80,3 @@ async def _run_cells(cells: list[str], sent: Connection) -> None:
         sent.send((said.stdout, repr(failed) if failed else ""))
         if failed:
             return
-        sys.stdout.flush()

@@ -342,7 +342,7 @@ def test_a_refusal_says_when_to_come_back_in_model_seconds(class_and_lab: tuple[
 
 @pytest.mark.parametrize("folder", [NOTEBOOKS, NOTEBOOKS / "ko"], ids=["en", "ko"])
 def test_a_notebooks_check_tells_the_class(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    """A kernel runs the cells of lesson 00: two wrong answers, the right one, and it once more."""
+    """A process runs the cells of lesson 00: two wrong answers, the right one, and it once more."""
     lesson = Lesson.load(NOTEBOOKS / "00_start_here.ipynb")
     first, before = lesson.exercises[0], lesson.needed()
     wrong = [first.stub, *first.between, first.check]

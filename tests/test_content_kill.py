@@ -24,7 +24,7 @@ from aiohttp import web
 
 from agentlab.commands.main import main
 
-KILLS = int(os.environ.get("AGENTLAB_KILLS", 12))  # `make soak` kills fifty times
+KILLS = int(os.environ.get("AGENTLAB_KILLS", 8))  # `make soak` kills fifty times
 AT_ONCE = 4
 TOPICS = [f"Tides in harbour {number}" for number in range(1, 41)]
 

@@ -1,7 +1,7 @@
 """Every exercise can be solved, its check says so, and a wrong answer gets a hint of its own.
 
 Of each lesson only what its exercises need is run: the cells whose names they use, and then stub
-and check once for each answer, all in one kernel. The wrong answers are in `wrong_answers/`.
+and check once for each answer, all in one process. The wrong answers are in `wrong_answers/`.
 """
 
 from __future__ import annotations

@@ -166,13 +166,14 @@ def test_refresh_repeats_itself_to_the_byte(tmp_path: Path):
     sanitize = ROOT / "tests" / "nbval_sanitize.cfg"
     checked = compared(path, "-p", "nbval_refresh", "--nbval-sanitize-with", sanitize)
     assert checked.returncode == 0, checked.stdout
-    refresh("--all", path)
-    assert path.read_bytes() != first
-    notebook = nbformat.read(path, as_version=4)
-    notebook.cells[3].source = "print('edited')"
-    nbformat.write(notebook, path)
-    refresh(path)
-    assert nbformat.read(path, as_version=4).cells[3].outputs[0].text == "edited\n"
+    clock = notebook_with(tmp_path / "clock.ipynb", stored[3])
+    refresh("--all", clock)
+    notebook = nbformat.read(clock, as_version=4)
+    assert notebook.cells[0].outputs != stored[3].outputs
+    notebook.cells[0].source = "print('edited')"
+    nbformat.write(notebook, clock)
+    refresh(clock)
+    assert nbformat.read(clock, as_version=4).cells[0].outputs[0].text == "edited\n"
 
 
 def test_a_failing_cell_leaves_the_file_as_it_was(tmp_path: Path):
