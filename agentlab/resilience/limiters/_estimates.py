@@ -72,6 +72,7 @@ class Level:
         self.log_limit = math.log(limit) if log_limit is None else log_limit  # joined: the mean
         self._took_s = deque(took_s, maxlen=max(_MEMORY * limit, _REMEMBERED))
         self._known: Summary | None = None
+        self.first = self  # those with which it was first full: they do not drift
 
     @property
     def count(self) -> int:
@@ -85,6 +86,8 @@ class Level:
         return self._known
 
     def add(self, took_s: float) -> None:
+        if self.first is self and self.count == self._took_s.maxlen:
+            self.first = Level(self.limit, took_s=self._took_s)
         self._took_s.append(took_s)
         self._known = None
 
