@@ -73,17 +73,17 @@ class Adaptive:
         self.history: deque[Change] = deque(maxlen=_CHANGES)
         self._in_flight = 0  # when the latest call was sent
         self._levels: dict[int, Level] = {}  # all that were tried in the present state of things
-        self._climbed: Level | None = Level(initial)  # all of the climb; None once it is over
         self._in_order, self._served = InOrder(), Served()
         self._usual_s = 0.0
         self._answers = self._harmed = 0
         self._refusals = 0.0  # lately; those that came together are one
         self._since_s = self._cut_s = -math.inf  # when the limit changed, and when it was cut
         self._more = True  # whether the next trial is one of more calls
-        self._boost = 1.0  # the exponent of the next step: grows with success
         self._hold = 1.0  # answers per slot until the next trial: grows with failure
         self._trial: _Trial | None = None
-        self._base, self._fewer = self._level(initial), None  # what is found worse is not tried
+        self._base = self._level(initial)
+        self._climbed: Level | None = self._base  # all of the climb; None once it is over
+        self._fewer: Level | None = None  # fewer calls than the base's, found worse
         self._stay_at(self._base, -math.inf, "the beginning")
 
     def __repr__(self) -> str:
@@ -160,8 +160,6 @@ class Adaptive:
             self._try(self._next(), now_s)
 
     def _climb(self, climbed: Level, trial: _Trial, now_s: float) -> None:
-        if not climbed.count:
-            climbed = self._base
         whole = partial(evidence.worth, climbed, trial.level)
         flat = evidence.worth(self._base, trial.level, plus=2) < evidence.CLEARLY
         limit = trial.level.limit
@@ -173,8 +171,7 @@ class Adaptive:
             # By Little's law: the throughput of now, times what answers took on the way.
             served = max(0.0, min(1.0, whole())) * (trial.level.log_limit - climbed.log_limit)
             knee = self._bounded(math.exp(climbed.log_limit + served))
-            self._climbed, self._more = None, False
-            self._hold, self._boost = 1.0, 2.0
+            self._climbed, self._more, self._hold = None, False, 1.0
             self._stay_at(self._level(knee), now_s, "the end of the climb")
 
     def _judge(self, trial: _Trial, now_s: float) -> None:
@@ -186,14 +183,14 @@ class Adaptive:
             more = level.limit > base.limit
             clear = more and evidence.worth(base, level, plus=-1) > evidence.CLEARLY
             self._stay_at(level, now_s, "the trial was better")
-            self._hold, self._boost = 1.0, min(4.0, 2 * self._boost)
+            self._hold = 1.0
             if clear:
-                self._climbed = Level(level.limit)
+                self._climbed = level
         elif better is False:
             if evidence.harms(base, level.limit):
                 self._harmed += self._answers - trial.began_at + level.limit
             self._stay_at(base, now_s, "the trial was not better")
-            self._hold, self._boost = min(_RARELY, 1.5 * self._hold), 1.0
+            self._hold = min(_RARELY, 1.5 * self._hold)
             self._more = level.limit <= base.limit
             self._fewer = level if self._more else self._fewer
 
@@ -212,19 +209,13 @@ class Adaptive:
         self._refusals += 1
         if self._refusals <= 1:
             return
-        window_s = _WINDOW * self._usual_s
-        served = math.ceil(self._served.in_flight(now_s, window_s) - 1e-9)
-        if not self._served.covers(now_s, window_s):
-            served = max(served, self._base.limit // 2)
+        served = math.ceil(self._served.in_flight(now_s, _WINDOW * self._usual_s) - 1e-9)
         if served >= _NEARLY_ALL * self._base.limit:  # bad luck, and not a reason to go down
-            trial = self._trial
-            if trial is not None and trial.level.limit > self._base.limit:
-                self._climbed, self._boost = None, 1.0
-                self._hold = min(_RARELY, 2 * self._hold)
+            if self.limit > self._base.limit:
+                self._climbed, self._hold = None, min(_RARELY, 2 * self._hold)
                 self._stay_at(self._base, now_s, "a refusal")
             return
-        self._climbed, self._more = None, True
-        self._hold = min(_RARELY, 2 * self._hold)
+        self._climbed, self._more, self._hold = None, True, min(_RARELY, 2 * self._hold)
         self._levels.clear()
         self._stay_at(self._level(max(1, served)), now_s, "a refusal")
 
@@ -236,7 +227,7 @@ class Adaptive:
             self._more = surely > evidence.WORTH_IT
             fewer.fade()  # it is believed less each time
         more = self._more
-        step = evidence.step(self._base, self._boost if more else 1.0)
+        step = evidence.step(self._base)
         if not more:
             tried = self._bounded(min(_GRID[max(0, _index(limit) - 1)], limit / step))
         else:
