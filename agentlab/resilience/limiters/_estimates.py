@@ -146,7 +146,7 @@ def harms(base: Level, limit: int) -> bool:
 def step(base: Level) -> float:
     """Return the factor to the next limit, such that a few rounds can tell the difference."""
     error = math.sqrt(base.known.variance * 2 / (ROUNDS * base.limit))
-    return min(2.0, max(STEP, min(1.25, math.exp(error / 0.15)), math.exp(error / 0.35)))
+    return min(2.0, max(STEP, min(1.4, math.exp(error / 0.15)), math.exp(error / 0.35)))
 
 
 class InOrder:
