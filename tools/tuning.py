@@ -101,9 +101,8 @@ def markdown(measured: TuningResults) -> str:
         measured.experiment["about"],
         "## How many calls in flight",
         "Against the best static limit of each scenario, which a sweep finds. None of the "
-        "scenarios was used for tuning, and their seeds were drawn after the last change of a "
-        f"limiter: {seeds}. Passed is at least {LEAST_GOODPUT:g} of its goodput, with at "
-        f"most {MOST_P95:g} of its p95.",
+        f"scenarios was used for tuning, and none of their seeds: {seeds}. Passed is at least "
+        f"{LEAST_GOODPUT:g} of its goodput, with at most {MOST_P95:g} of its p95.",
         limiters_table(measured.limits),
         scenarios_table(measured.limits),
         "## Which pattern for which task",

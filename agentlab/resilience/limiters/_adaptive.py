@@ -3,10 +3,10 @@
 A trial has more calls in flight, or fewer, until `evidence` tells whether that brings throughput:
 
     climbing   from the start doubles, while throughput nearly doubles
-    staying    at the knee; now and then a small trial, more calls and fewer in turn
-    following  answers take longer than they used to: fewer calls, by as much; less long: a trial
+    staying    at the knee; now and then a small trial, more calls and, unless known, fewer in turn
+    following  answers take longer than the first ones here: fewer calls, by as much; or less long
 
-A refusal cuts the limit to what the endpoint was serving meanwhile, by Little's law. The trials are
+Refusals cut the limit to what the endpoint was serving meanwhile, by Little's law. The trials are
 those of PCC Vivace (Dong and others, NSDI 2018), the knee Kleinrock's, as in BBR (Cardwell, 2016).
 """
 
@@ -24,6 +24,7 @@ from agentlab.resilience.limiters._slots import Sample
 
 MOST = 10_000_000  # calls in flight that it can be told to try
 _RARELY = 32  # answers per slot between two trials, at most
+_STRAY = 32  # answers for which one refusal may come for no reason of load
 _NEARLY_ALL = 0.85  # of the calls in flight: if so many are served, the limit is not the reason
 _HARM = 0.03  # the share of answers that may suffer from trials
 _PATIENCE = 2.5  # times the usual: how long the order of answers is waited for
@@ -37,7 +38,6 @@ class _Trial:
     level: Level
     began_at: int  # answers before it
     answers: int = 0  # with as many calls in flight as are tried
-    refused: int = 0  # times; others that came together count as one
     unused: int = 0  # answers with fewer
     reached: int = 0  # the most in flight of those
 
@@ -73,16 +73,18 @@ class Adaptive:
         self.history: deque[Change] = deque(maxlen=_CHANGES)
         self._in_flight = 0  # when the latest call was sent
         self._levels: dict[int, Level] = {}  # all that were tried in the present state of things
-        self._climbed: Level | None = Level(initial)  # all of the climb; None once it is over
         self._in_order, self._served = InOrder(), Served()
         self._usual_s = 0.0
         self._answers = self._harmed = 0
+        self._refusals = 0.0  # lately; those that came together are one
         self._since_s = self._cut_s = -math.inf  # when the limit changed, and when it was cut
         self._more = True  # whether the next trial is one of more calls
-        self._boost = 1.0  # the exponent of the next step: grows with success
         self._hold = 1.0  # answers per slot until the next trial: grows with failure
         self._trial: _Trial | None = None
-        self._stay_at(self._level(initial), -math.inf, "the beginning")
+        self._base = self._level(initial)
+        self._climbed: Level | None = self._base  # all of the climb; None once it is over
+        self._fewer: Level | None = None  # fewer calls than the base's, found worse
+        self._stay_at(self._base, -math.inf, "the beginning")
 
     def __repr__(self) -> str:
         now = f"limit {self.limit}, within 1 to {self._most}; {self._in_flight} in flight"
@@ -102,6 +104,7 @@ class Adaptive:
             self._cut(sample.ended_s)
         else:
             self._answers += 1
+            self._refusals = max(0.0, self._refusals - 1 / _STRAY)
             share = 1 / min(self._answers, 2 * self.limit)
             self._usual_s += (sample.took_s - self._usual_s) * share
             self._served.add(sample, keep_s=2 * _WINDOW * self._usual_s)
@@ -140,9 +143,9 @@ class Adaptive:
         """Follow the endpoint if it has changed; begin a trial when it is time."""
         base, latest = self._base, self._latest
         latest.append(answer.took_s)
-        enough = len(latest) == latest.maxlen and base.count >= 2 * len(latest)
+        enough = len(latest) == latest.maxlen and base.first.count >= 2 * len(latest)
         if enough and self._held % max(1, base.limit // 8) == 0:
-            longer = evidence.longer(base, Level(base.limit, took_s=latest))
+            longer = evidence.longer(base.first, Level(base.limit, took_s=latest))
             if longer:
                 self._levels.clear()
                 self._climbed, self._more, self._hold = None, longer < 0, 1.0
@@ -157,8 +160,6 @@ class Adaptive:
             self._try(self._next(), now_s)
 
     def _climb(self, climbed: Level, trial: _Trial, now_s: float) -> None:
-        if not climbed.count:
-            climbed = self._base
         whole = partial(evidence.worth, climbed, trial.level)
         flat = evidence.worth(self._base, trial.level, plus=2) < evidence.CLEARLY
         limit = trial.level.limit
@@ -170,8 +171,7 @@ class Adaptive:
             # By Little's law: the throughput of now, times what answers took on the way.
             served = max(0.0, min(1.0, whole())) * (trial.level.log_limit - climbed.log_limit)
             knee = self._bounded(math.exp(climbed.log_limit + served))
-            self._climbed, self._more = None, False
-            self._hold, self._boost = 1.0, 2.0
+            self._climbed, self._more, self._hold = None, False, 1.0
             self._stay_at(self._level(knee), now_s, "the end of the climb")
 
     def _judge(self, trial: _Trial, now_s: float) -> None:
@@ -183,15 +183,16 @@ class Adaptive:
             more = level.limit > base.limit
             clear = more and evidence.worth(base, level, plus=-1) > evidence.CLEARLY
             self._stay_at(level, now_s, "the trial was better")
-            self._hold, self._boost = 1.0, min(4.0, 2 * self._boost)
+            self._hold = 1.0
             if clear:
-                self._climbed = Level(level.limit)
+                self._climbed = level
         elif better is False:
             if evidence.harms(base, level.limit):
                 self._harmed += self._answers - trial.began_at + level.limit
             self._stay_at(base, now_s, "the trial was not better")
-            self._hold, self._boost = min(_RARELY, 1.5 * self._hold), 1.0
+            self._hold = min(_RARELY, 1.5 * self._hold)
             self._more = level.limit <= base.limit
+            self._fewer = level if self._more else self._fewer
 
     def _do_without(self, trial: _Trial, now_s: float) -> None:
         """End a trial of more calls than are made; try as many as are."""
@@ -202,31 +203,31 @@ class Adaptive:
             self._climbed = None
 
     def _cut(self, now_s: float) -> None:
-        if now_s < self._cut_s + self._usual_s:  # one cut for all that were refused together
+        if now_s < self._cut_s + self._usual_s:  # one for all that were refused together
             return
         self._cut_s = now_s
-        window_s = _WINDOW * self._usual_s
-        served = math.ceil(self._served.in_flight(now_s, window_s) - 1e-9)
-        if not self._served.covers(now_s, window_s):
-            served = max(served, self._base.limit // 2)
-        if served >= _NEARLY_ALL * self._base.limit:  # bad luck, and not a reason to go down
-            trial = self._trial
-            if trial is not None and trial.level.limit > self._base.limit:
-                trial.refused += 1  # a few are refused for no reason of load
-                if trial.refused > 1 + trial.answers / _RARELY:
-                    self._climbed, self._boost = None, 1.0
-                    self._hold = min(_RARELY, 2 * self._hold)
-                    self._stay_at(self._base, now_s, "a refusal")
+        self._refusals += 1
+        if self._refusals <= 1:
             return
-        self._climbed, self._more = None, True
-        self._hold = min(_RARELY, 2 * self._hold)
+        served = math.ceil(self._served.in_flight(now_s, _WINDOW * self._usual_s) - 1e-9)
+        if served >= _NEARLY_ALL * self._base.limit:  # bad luck, and not a reason to go down
+            if self.limit > self._base.limit:
+                self._climbed, self._hold = None, min(_RARELY, 2 * self._hold)
+                self._stay_at(self._base, now_s, "a refusal")
+            return
+        self._climbed, self._more, self._hold = None, True, min(_RARELY, 2 * self._hold)
         self._levels.clear()
         self._stay_at(self._level(max(1, served)), now_s, "a refusal")
 
     def _next(self) -> int:
         """Return the limit to try, or the present one if there is none."""
-        limit, more = self._base.limit, self._more
-        step = evidence.step(self._base, self._boost if more else 1.0)
+        limit, fewer = self._base.limit, self._fewer
+        if not self._more and fewer is not None and fewer.count >= evidence.FEWEST:
+            surely = evidence.worth(fewer, self._base, plus=-evidence.SURE)
+            self._more = surely > evidence.WORTH_IT
+            fewer.fade()  # it is believed less each time
+        more = self._more
+        step = evidence.step(self._base)
         if not more:
             tried = self._bounded(min(_GRID[max(0, _index(limit) - 1)], limit / step))
         else:
@@ -252,6 +253,8 @@ class Adaptive:
     def _stay_at(self, base: Level, now_s: float, why: str) -> None:
         if self._trial is None or base is not self._trial.level:
             self._since_s = now_s
+        if base is not self._base:
+            self._fewer = None
         self._base, self._trial, self._held, self._why = base, None, 0, why
         self._latest: deque[float] = deque(maxlen=max(2 * base.limit, evidence.ENOUGH))
 

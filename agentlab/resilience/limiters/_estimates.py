@@ -72,6 +72,7 @@ class Level:
         self.log_limit = math.log(limit) if log_limit is None else log_limit  # joined: the mean
         self._took_s = deque(took_s, maxlen=max(_MEMORY * limit, _REMEMBERED))
         self._known: Summary | None = None
+        self.first = self  # those with which it was first full: they do not drift
 
     @property
     def count(self) -> int:
@@ -85,13 +86,14 @@ class Level:
         return self._known
 
     def add(self, took_s: float) -> None:
+        if self.first is self and self.count == self._took_s.maxlen:
+            self.first = Level(self.limit, took_s=self._took_s)
         self._took_s.append(took_s)
         self._known = None
 
     def fade(self) -> None:
         """Forget three quarters of what is known, because it was a while ago."""
-        kept = self.count // 4
-        while self.count > kept:
+        for _ in range(self.count - self.count // 4):
             self._took_s.popleft()
         self._known = None
 
@@ -141,11 +143,10 @@ def harms(base: Level, limit: int) -> bool:
     return limit / base.limit - 1 > LONGER * base.known.p95
 
 
-def step(base: Level, boost: float) -> float:
+def step(base: Level) -> float:
     """Return the factor to the next limit, such that a few rounds can tell the difference."""
     error = math.sqrt(base.known.variance * 2 / (ROUNDS * base.limit))
-    factor = max(STEP, min(1.25, math.exp(error / 0.15)), math.exp(error / 0.35))
-    return min(2.0, math.pow(factor, boost))
+    return min(2.0, max(STEP, min(1.4, math.exp(error / 0.15)), math.exp(error / 0.35)))
 
 
 class InOrder:
@@ -190,10 +191,6 @@ class Served:
             self._answers.popleft()
         if sample.took_s > 0:  # else it was never in flight, and any number may come in one instant
             self._answers.append(sample)
-
-    def covers(self, now_s: float, window_s: float) -> bool:
-        """Return whether it has watched for so long, and so knows those that were on their way."""
-        return now_s - self._since_s >= window_s
 
     def in_flight(self, now_s: float, window_s: float) -> float:
         """Return the average over the last `window_s`, or what is remembered."""
