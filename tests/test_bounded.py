@@ -11,6 +11,8 @@ from itertools import count, pairwise
 from types import FrameType
 from typing import Any
 
+import httpx
+import psutil
 import pytest
 
 from agentlab.clock import run_virtual
@@ -19,6 +21,7 @@ from agentlab.endpoint.contract.record import Recorder
 from agentlab.endpoint.contract.seeded_random import Occurrences
 from agentlab.endpoint.dialects.responses import Stored
 from agentlab.endpoint.server import app, local_model
+from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.settings import Settings
 
 CHAT, ANY_LENGTH = "/v1/chat/completions", b"99"
@@ -91,6 +94,33 @@ def test_memory_does_not_grow_with_the_number_of_requests(monkeypatch: pytest.Mo
         assert run_virtual(growth_bytes()).result < 100 * 300  # bytes a round
     finally:
         tracemalloc.stop()
+
+
+async def connect(port: int, times: int) -> None:
+    """Open so many connections, a hundred at a time; ask something over each, and close it."""
+
+    async def one() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert (await reader.readline()).endswith(b"200 OK\r\n")
+        writer.close()
+
+    for _ in range(times // 100):
+        await asyncio.gather(*(one() for _ in range(100)))
+
+
+def test_connections_that_have_ended_leave_no_memory_behind():
+    """They are circles of objects, which the server collects before there are many."""
+    endpoint = EndpointProcess(Settings(preset="instant"))
+    try:
+        port, memory = httpx.URL(endpoint.url).port, psutil.Process(endpoint.pid).memory_info
+        assert port is not None
+        asyncio.run(connect(port, 2000))
+        before = memory().rss
+        asyncio.run(connect(port, 4000))
+        assert (memory().rss - before) / 4000 < 2000  # bytes
+    finally:
+        endpoint.stop()
 
 
 def test_long_answers_are_not_kept(monkeypatch: pytest.MonkeyPatch):

@@ -40,7 +40,7 @@ def serve(
     allow_many_connections()
     gc.collect()
     gc.freeze()  # what was imported stays; a collection need not look at it again
-    gc.set_threshold(100_000)  # a request makes hundreds of objects, hardly any in a circle
+    gc.set_threshold(5_000, 5, 5)  # connections are circles; else they pile up when they end
     shown = f"[{host}]" if ":" in host else host
     config = uvicorn.Config(
         app,
