@@ -197,11 +197,11 @@ def test_another_labs_own_times_are_taken_over(fields: dict[str, Any]):
 
 
 def test_a_wait_in_the_other_labs_queue_is_taken_over(tmp_path: Any):
-    """One slot, two questions: the same times as the other lab saw, a wait among them."""
+    """One slot, eight questions: the same times as the other lab saw, a wait among them."""
     upstream = Upstream(Settings(preset=small_preset(tmp_path, slots=1)))
 
     async def use(lab: Lab) -> list[Span]:
-        await asyncio.gather(lab.ask(), lab.ask())
+        await asyncio.gather(*(lab.ask() for _ in range(8)))
         return lab.spans
 
     here = forwarding(upstream, use, **BEFORE_A_LAB)
