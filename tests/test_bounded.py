@@ -110,7 +110,7 @@ async def connect(port: int, times: int) -> None:
 
 
 def test_connections_that_have_ended_leave_no_memory_behind():
-    """They are circles of objects, which the server collects before there are many."""
+    """They are reference cycles, which the server collects before there are many."""
     endpoint = EndpointProcess(Settings(preset="instant"))
     try:
         port, memory = httpx.URL(endpoint.url).port, psutil.Process(endpoint.pid).memory_info

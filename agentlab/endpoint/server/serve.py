@@ -40,7 +40,7 @@ def serve(
     allow_many_connections()
     gc.collect()
     gc.freeze()  # what was imported stays; a collection need not look at it again
-    gc.set_threshold(5_000, 5, 5)  # connections are circles; else they pile up when they end
+    gc.set_threshold(5_000, 5, 5)  # each connection that ends leaves a reference cycle
     shown = f"[{host}]" if ":" in host else host
     config = uvicorn.Config(
         app,
