@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 _TOOL = Path(__file__).resolve().parents[2] / "tools" / "browser.py"
 TOOL = runpy.run_path(str(_TOOL), run_name="browser")
 
-ACTION_TIMEOUT_S = 30.0
+ACTION_TIMEOUT_S = 120.0
 """How long Playwright waits for what it is to click on, or to see: long, for two busy cores."""
 
 expect.set_options(timeout=ACTION_TIMEOUT_S * 1000)

@@ -26,6 +26,8 @@ window.agentlab = (() => {
     attributeFilter: ["style"],
   });
 
+  let seen, since; // what the prompts were, and from when on
+
   return {
     bars: () => [...bars.values()],
 
@@ -41,6 +43,13 @@ window.agentlab = (() => {
 
     // All cells have run, or one has failed and those behind it were called off.
     settled: () => /\d/.test(prompts()[0]) && !prompts().includes("[*]:"),
+
+    // No prompt has changed for so long.
+    stuck: (ms) => {
+      const now = prompts().join();
+      if (now !== seen) [seen, since] = [now, Date.now()];
+      return Date.now() - since > ms;
+    },
 
     drawn: () =>
       all(".jp-Notebook img").every((picture) => picture.complete) &&

@@ -12,6 +12,7 @@ from server import Server
 
 OPEN_TIMEOUT_S = 120.0
 RUN_TIMEOUT_S = 1200.0
+STUCK_S = 300.0  # a cell that takes longer hangs; on a busy machine one takes a minute
 POLLING_MS = 250.0  # by default at each frame, which keeps the browser busy
 SCREENSHOT_PIECE_PX = 3000
 
@@ -75,13 +76,19 @@ class Notebook:
         """Clear all outputs, so that none is a former run's; run all cells; wait for the end.
 
         Checks of exercises are folded, and a folded cell shows no number: they are unfolded first.
+
+        Raises:
+            AssertionError: If for minutes no cell ends.
         """
         self.choose("View", "Expand All Code")
         self.choose("Edit", "Clear Outputs of All Cells")
         self._wait("agentlab.cleared()", OPEN_TIMEOUT_S)
         self.choose("Run", "Run All Cells")
-        self._wait("agentlab.settled()", RUN_TIMEOUT_S)
-        self._wait_until_idle(RUN_TIMEOUT_S)
+        self._wait(f"agentlab.settled() || agentlab.stuck({STUCK_S * 1000})", RUN_TIMEOUT_S)
+        if not self.page.evaluate("agentlab.settled()"):
+            prompts = " ".join(cell.prompt for cell in self.cells if cell.prompt)
+            raise AssertionError(f"{self.name} hangs: {prompts}")
+        self._wait_until_idle(OPEN_TIMEOUT_S)
         self._wait("agentlab.drawn()", OPEN_TIMEOUT_S)
 
     def save(self) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 120.0
@@ -36,6 +38,29 @@ threading.Thread(target=end_with_owner, daemon=True).start()
 main()
 """
 
+# Each kernel runs this when it starts: at a signal it says where its tasks and threads are. It
+# leaves no name behind, or a lesson that forgot an import would find it here.
+_SAYS_WHERE = """
+def say_where_at_a_signal():
+    import asyncio, faulthandler, signal, traceback
+
+    def say(number, _):
+        with open({stacks!r}, "a") as file:
+            for task in asyncio.all_tasks():
+                print(task.get_name(), file=file)
+                awaited = task.get_coro()
+                while frame := getattr(awaited, "cr_frame", None):
+                    traceback.print_stack(frame, limit=1, file=file)
+                    awaited = awaited.cr_await
+            file.flush()
+            faulthandler.dump_traceback(file)
+
+    signal.signal(signal.SIGUSR1, say)
+
+say_where_at_a_signal()
+del say_where_at_a_signal
+"""
+
 
 @dataclass(frozen=True)
 class Server:
@@ -45,11 +70,15 @@ class Server:
         folder: The copy of the course that it serves.
         url: Its address, without a path.
         token: What lets a browser in.
+        pid: Its process.
+        stacks: What its kernels say at SIGUSR1: the stack of each task and thread.
     """
 
     folder: Path
     url: str
     token: str
+    pid: int
+    stacks: Path
 
     def address(self, path: str) -> str:
         """The address of a page, with what lets a browser in.
@@ -57,6 +86,14 @@ class Server:
         Example: server.address("/lab/tree/notebooks/00_start_here.ipynb")
         """
         return f"{self.url}{path}?token={self.token}"
+
+    def where_kernels_are(self) -> str:
+        """Return the stack of each task and thread of each kernel, for one that hangs."""
+        for child in psutil.Process(self.pid).children():
+            if "ipykernel_launcher" in child.cmdline():
+                child.send_signal(signal.SIGUSR1)
+        time.sleep(2)
+        return self.stacks.read_text() if self.stacks.exists() else "no kernel answers"
 
     def end_kernels(self) -> None:
         """End every kernel, so that the next notebook finds the machine free."""
@@ -109,8 +146,10 @@ def serving(folder: Path, own: Path) -> Iterator[Server]:
         "JUPYTER_DATA_DIR": str(own / "data"),
         "JUPYTER_RUNTIME_DIR": str(own / "runtime"),
     }
-    own.mkdir(parents=True, exist_ok=True)
-    said = own / "said.txt"
+    said, stacks = own / "said.txt", own / "stacks.txt"
+    startup = own / "ipython" / "profile_default" / "startup" / "00_says_where.py"
+    startup.parent.mkdir(parents=True)
+    startup.write_text(_SAYS_WHERE.format(stacks=str(stacks.absolute())))
     with said.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", _WITH_OWNER, *options(), "--LabApp.expose_app_in_browser=True"],
@@ -123,7 +162,7 @@ def serving(folder: Path, own: Path) -> Iterator[Server]:
         )
     try:
         url, token = _announced(process, said)
-        yield Server(folder, url, token)
+        yield Server(folder, url, token, process.pid, stacks)
     finally:
         assert process.stdin is not None
         process.stdin.close()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import chromium
+import driver
 import httpx
 import nbformat
 import pytest
@@ -241,6 +242,20 @@ def test_what_is_broken_is_seen(browser: Browser, server: Server):
         assert widget.broken == ["Error displaying widget: model not found"]
         assert "ZeroDivisionError" in error.alarms[0]
         assert (error.prompt, after.prompt) == ("[5]:", "[ ]:")
+    server.end_kernels()
+
+
+def test_a_cell_that_hangs_is_named(
+    browser: Browser, server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    """A lesson that never ends fails within minutes, with its prompts and its kernel's stacks."""
+    cells = saved(server, "hangs", new_code_cell("import asyncio\nawait asyncio.Event().wait()"))
+    monkeypatch.setattr(driver, "STUCK_S", 2.0)
+    with chromium.new_page(browser) as (page, _):
+        shown = Notebook.opened(page, server, "hangs", cells=cells)
+        with pytest.raises(AssertionError, match=r"hangs hangs: \[\*\]:"):
+            shown.run()
+    assert "await asyncio.Event().wait()" in server.where_kernels_are()
     server.end_kernels()
 
 
