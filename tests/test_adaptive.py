@@ -301,14 +301,31 @@ def test_one_refusal_changes_nothing():
 
 
 def test_the_second_refusal_ends_a_trial():
-    """Of 2, a while after the first."""
+    """Of 4 calls, a while after the first."""
     limit = Adaptive()
     for n in range(4):
         limit.update(Sample(n, n + 1.0, 1.0, 1))
-    assert limit.update(Sample(4, 4.5, 0.0, 2, refused=True)) == 2
+    assert limit.update(Sample(4, 4.5, 0.0, 4, refused=True)) == 4
     limit.update(Sample(5, 5.0, 1.0, 1))
     assert limit.update(Sample(6, 6.0, 0.0, 2, refused=True)) == 1
     assert limit.history[-1] == (6.0, 1, "a refusal")
+
+
+@pytest.mark.parametrize("most, first", [(1000, 4), (3, 3), (1, 1)])
+def test_the_climb_begins_with_four(most: int, first: int):
+    """After as many answers as are needed at all; between 1 call and 2 they would tell little."""
+    limit = Adaptive(most=most)
+    assert [limit.update(Sample(n, n + 1.0, 1.0, 1)) for n in range(4)] == [1, 1, 1, first]
+
+
+def test_the_climb_goes_on_after_eight_answers():
+    """To 8 once eight answers took no longer; back to 1 once four took four times as long."""
+    for took_s, then in ((1.0, [4] * 7 + [8]), (4.0, [4, 4, 4, 1])):
+        limit = Adaptive()
+        for n in range(4):
+            limit.update(Sample(n, n + 1.0, 1.0, 1))
+        after = [limit.update(Sample(n, 10.0 + n, took_s, 4)) for n in range(4, 4 + len(then))]
+        assert after == then
 
 
 def test_history_is_every_change_and_ends(monkeypatch: pytest.MonkeyPatch):

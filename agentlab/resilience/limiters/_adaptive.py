@@ -2,7 +2,7 @@
 
 A trial has more calls in flight, or fewer, until `evidence` tells whether that brings throughput:
 
-    climbing   from the start doubles, while throughput nearly doubles
+    climbing   from the start to 4, then doubles, while throughput nearly doubles
     staying    at the knee; now and then a small trial, more calls and, unless known, fewer in turn
     following  answers take longer than the first ones here: fewer calls, by as much; or less long
 
@@ -23,6 +23,7 @@ from agentlab.resilience.limiters._estimates import InOrder, Level, Served
 from agentlab.resilience.limiters._slots import Sample
 
 MOST = 10_000_000  # calls in flight that it can be told to try
+_FIRST_STEP = 4  # of the climb: between 1 call and 2, few answers of unequal length tell nothing
 _RARELY = 32  # answers per slot between two trials, at most
 _STRAY = 32  # answers for which one refusal may come for no reason of load
 _NEARLY_ALL = 0.85  # of the calls in flight: if so many are served, the limit is not the reason
@@ -61,9 +62,9 @@ class Adaptive:
         >>> for n in range(4):
         ...     _ = limit.update(Sample(number=n, ended_s=n + 1.0, took_s=1.0, in_flight=1))
         >>> limit
-        <Adaptive: limit 2, within 1 to 200; 1 in flight, answers seen: 4>
+        <Adaptive: limit 4, within 1 to 200; 1 in flight, answers seen: 4>
         >>> limit.history[-1]
-        Change(time_s=4.0, limit=2, why='climbing')
+        Change(time_s=4.0, limit=4, why='climbing')
     """
 
     def __init__(self, initial: int = 1, *, most: int = 1000):
@@ -155,7 +156,7 @@ class Adaptive:
         self._held += 1
         if self._climbed is not None:
             if base.count >= evidence.FEWEST:
-                self._try(self._bounded(2 * base.limit), now_s)
+                self._try(self._bounded(max(_FIRST_STEP, 2 * base.limit)), now_s)
         elif self._held >= self._hold * base.limit:
             self._try(self._next(), now_s)
 
@@ -164,6 +165,8 @@ class Adaptive:
         flat = evidence.worth(self._base, trial.level, plus=2) < evidence.CLEARLY
         limit = trial.level.limit
         if whole(plus=-0.5) > evidence.CLEARLY and not flat:
+            if trial.answers < 2 * evidence.FEWEST:  # to climb too far costs more than to wait
+                return
             self._climbed = climbed.joined(trial.level)
             self._stay_at(trial.level, now_s, "climbing")
             self._try(self._bounded(2 * limit), now_s)
