@@ -389,7 +389,7 @@ def test_retries(fresh_lab):
     assert is_whole(a)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000),
     engine=st.sampled_from(["sequential", "asyncio", "langgraph", "supersteps"]),

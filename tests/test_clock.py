@@ -17,7 +17,7 @@ from typing import Annotated, TypedDict
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.clock import is_virtual, run_virtual
@@ -72,7 +72,6 @@ def test_sums_of_times_carry_no_dust():
 WAITS_S = st.floats(0, 1e10) | st.floats(0, 1) | st.sampled_from([0.1, 0.2, 0.7, 1 / 3, 1e-9])
 
 
-@settings(deadline=None)
 @given(st.lists(WAITS_S, min_size=1, max_size=30))
 def test_no_sleep_ends_early_whatever_its_length(waits_s: list[float]):
     """Each sleep ends at its time, to the last bit, and at most a nanosecond's rounding later."""
@@ -87,7 +86,6 @@ def test_no_sleep_ends_early_whatever_its_length(waits_s: list[float]):
     run_virtual(main())
 
 
-@settings(deadline=None)
 @given(st.lists(WAITS_S, min_size=1, max_size=30), WAITS_S, WAITS_S)
 def test_deadlines_of_any_length_within_one_another(
     waits_s: list[float], outer_s: float, inner_s: float
@@ -107,7 +105,6 @@ def test_deadlines_of_any_length_within_one_another(
     assert run_virtual(main()).elapsed_s == pytest.approx(longest_s, abs=1e-9)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(WAITS_S, WAITS_S), min_size=1, max_size=20))
 def test_whoever_waits_for_the_rest_is_done(tasks: list[tuple[float, float]]):
     """Polling loops side by side, each until a time of its own: none spins."""

@@ -7,7 +7,7 @@ import math
 
 import pytest
 from classroom_process import jain
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.classroom._fair import FairQueue, Shares
@@ -98,7 +98,6 @@ def test_a_request_that_leaves_takes_no_turn():
     assert (len(queue), order(queue)) == (2, "AB")
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from("ABCDE"), min_size=1, max_size=60), st.integers(0, 59))
 def test_a_newcomer_waits_for_one_of_each_at_most(waiting: list[str], served: int):
     """Whatever waits, and however much of it is served first."""
@@ -110,7 +109,6 @@ def test_a_newcomer_waits_for_one_of_each_at_most(waiting: list[str], served: in
     assert all(before.count(learner) <= 1 for learner in "ABCDE")
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("ABCD"), st.booleans()), max_size=200))
 def test_whoever_waits_is_never_more_than_a_turn_behind(steps: list[tuple[str, bool]]):
     """Of learners who wait all along, none has been served twice more than another."""
@@ -246,7 +244,6 @@ def test_an_idle_share_is_not_lost():
     assert got == {"greedy": 400.0}
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 200)), min_size=2, max_size=6))
 def test_the_theorem_of_start_time_fair_queueing_holds(kinds: list[tuple[int, int]]):
     """Of two who wait all along, neither gets more than a longest job of each ahead of the other.

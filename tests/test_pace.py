@@ -46,7 +46,7 @@ def test_the_bound_is_reached_exactly():
     assert run_virtual(main()).result[-1] == 19.6
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(per_s=st.floats(0.01, 1000), burst=st.integers(1, 8), many=st.integers(1, 40))
 def test_it_lets_through_when_aiolimiter_does(per_s: float, burst: int, many: int):
     """The oracle: the same bucket in another hand, at any rate."""
@@ -62,7 +62,7 @@ def test_it_lets_through_when_aiolimiter_does(per_s: float, burst: int, many: in
     assert mine == pytest.approx(theirs, abs=0.01 * many)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data(), per_s=st.floats(0.05, 50), burst=st.floats(1, 20))
 def test_cancelled_waiters_change_nothing_for_the_others(
     data: st.DataObject, per_s: float, burst: float
@@ -220,7 +220,7 @@ def test_tokens_are_paced_too(fresh_lab: None):
     assert t.makespan_s >= (100 * 150 - 6000) / 100
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(before=st.floats(0, 1e5), pause=st.floats(0, 1e5))
 def test_a_pause_of_any_length_ends_when_it_should(before: float, pause: float):
     """Whatever the floats: it ends, and neither early nor late by more than their rounding."""

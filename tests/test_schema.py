@@ -122,7 +122,7 @@ class Hostile:
 seeds = st.integers(0, 2**32)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(seeds)
 def test_a_schema_is_filled_or_refused(seed: int):
     """What is built is valid, by a validator of its own, and no larger than its budget."""
@@ -138,7 +138,7 @@ def test_a_schema_is_filled_or_refused(seed: int):
     assert values_in(value) <= STEPS
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seeds)
 def test_the_checks_of_any_schema_end(seed: int):
     """Whether it is one, whether strict mode takes it, and whether it admits a value."""

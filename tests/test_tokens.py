@@ -52,7 +52,7 @@ def test_prose_of_the_course_is_split_by_letters_and_syllables_alone(language: s
         assert list(split(said)) == simple.findall(said)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.text(max_size=200))
 def test_the_pieces_are_the_text(text: str):
     """Joined, they give back any text whatever, and there are as many as are counted."""
@@ -87,7 +87,7 @@ def test_small_texts(text: str, tokens: int):
 TOKENS_ALIKE = st.text(st.sampled_from("aZé가힣07 \t\n__.,!\u2028\x00\U0001f40c"), max_size=60)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(TOKENS_ALIKE, max_size=4))
 def test_what_is_counted_in_turns_is_the_same(texts: list[str]):
     """Short and long texts together, added up."""
@@ -139,7 +139,7 @@ def test_short_texts_take_no_turn():
     assert turns == 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(st.characters(max_codepoint=127), max_size=200))
 def test_ascii_text_is_split_as_any_other(text: str):
     """The shorter pattern for it gives the pieces that the whole one gives."""

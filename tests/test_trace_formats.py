@@ -277,7 +277,7 @@ def calls(draw: Any) -> Span:
 
 
 @pytest.mark.parametrize("form", ["otel", "perfetto", "csv"])
-@examples(max_examples=60, deadline=None)
+@examples(max_examples=60)
 @given(spans=some.lists(calls(), min_size=1, max_size=6))
 def test_a_trace_comes_back_as_it_went(tmp_path_factory: Any, form: str, spans: list[Span]):
     """Every field of every request, to the nanosecond."""

@@ -312,7 +312,7 @@ def _has_a_whole_float(steps):
     return any(isinstance(limit, float) and limit.is_integer() for limit in limits)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(FILES | mutated())
 @example(
     {"about": "x", "steps": [{"name": "a", "prompt": "{{{b}}}"}, {"name": "b", "prompt": "x"}]}
@@ -341,7 +341,7 @@ ANY_TEXT = st.text(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     text=ANY_TEXT.filter(bool),
     system=ANY_TEXT | st.none(),
