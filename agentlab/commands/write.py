@@ -57,9 +57,14 @@ async def _batch(
     numbers = {signal.SIGINT, signal.SIGTERM, hangup}
     numbers -= {hangup} if signal.getsignal(hangup) == signal.SIG_IGN else set()
 
+    batch = asyncio.current_task()
+
     def end(number: signal.Signals) -> None:
-        handlers.close()  # a second one is the system's own
         came.append(number)
+        if batch is not None and len(came) > 1:
+            handlers.close()  # a third one is the system's own
+            batch.cancel()
+            return
         system.stop("Ctrl-C" if number == signal.SIGINT else number.name)
         print("waiting for what is in flight; Ctrl-C again ends it", file=sys.stderr)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Page, TimeoutError
 from server import Server
 
 OPEN_TIMEOUT_S = 120.0
@@ -137,7 +137,11 @@ class Notebook:
         return path
 
     def _wait(self, condition: str, timeout_s: float) -> None:
-        self.page.wait_for_function(condition, timeout=timeout_s * 1000, polling=POLLING_MS)
+        try:
+            self.page.wait_for_function(condition, timeout=timeout_s * 1000, polling=POLLING_MS)
+        except TimeoutError as error:
+            error.add_note(f"{self.name} shows: {self.page.inner_text('body')[:2000]}")
+            raise
 
     def _wait_until_idle(self, timeout_s: float) -> None:
         """Wait until the status bar says that the kernel is idle."""

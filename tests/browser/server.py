@@ -150,6 +150,10 @@ def serving(folder: Path, own: Path) -> Iterator[Server]:
     startup = own / "ipython" / "profile_default" / "startup" / "00_says_where.py"
     startup.parent.mkdir(parents=True)
     startup.write_text(_SAYS_WHERE.format(stacks=str(stacks.absolute())))
+    # Else each page has node look whether JupyterLab should be built anew.
+    pages = own / "config" / "labconfig" / "page_config.json"
+    pages.parent.mkdir(parents=True)
+    pages.write_text('{"buildCheck": false}')
     with said.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", _WITH_OWNER, *options(), "--LabApp.expose_app_in_browser=True"],
