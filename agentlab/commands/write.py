@@ -50,13 +50,12 @@ def run(options: argparse.Namespace) -> int:
 async def _batch(
     system: ContentSystem, came: list[int], topics: list[str], options: argparse.Namespace
 ) -> list[Content]:
-    """Write; after the first signal, which is added to `came`, wait for what is in flight."""
+    """Write; add signals to `came`: the first waits for what is in flight, the second does not."""
     loop, handlers = asyncio.get_running_loop(), ExitStack()
     # Who starts it with nohup wants it to outlive the terminal; Windows has no SIGHUP.
     hangup = getattr(signal, "SIGHUP", signal.SIGTERM)
     numbers = {signal.SIGINT, signal.SIGTERM, hangup}
     numbers -= {hangup} if signal.getsignal(hangup) == signal.SIG_IGN else set()
-
     batch = asyncio.current_task()
 
     def end(number: signal.Signals) -> None:

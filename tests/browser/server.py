@@ -21,6 +21,7 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 120.0
+ANSWER_TIMEOUT_S = 60.0
 
 # JupyterLab that ends with its owner, however that dies: its standard input, to which nobody
 # writes, ends then. It ends its kernels first; now and then that takes for ever.
@@ -89,11 +90,18 @@ class Server:
 
     def where_kernels_are(self) -> str:
         """Return the stack of each task and thread of each kernel, for one that hangs."""
-        for child in psutil.Process(self.pid).children():
-            if "ipykernel_launcher" in child.cmdline():
-                child.send_signal(signal.SIGUSR1)
-        time.sleep(2)
-        return self.stacks.read_text() if self.stacks.exists() else "no kernel answers"
+        self.stacks.write_text("")
+        children = psutil.Process(self.pid).children()
+        kernels = [child for child in children if "ipykernel_launcher" in child.cmdline()]
+        for kernel in kernels:
+            kernel.send_signal(signal.SIGUSR1)
+        deadline = time.monotonic() + ANSWER_TIMEOUT_S
+        # The thread that says it comes last. One that is stuck outside of Python says nothing.
+        while self.stacks.read_text().count("Current thread") < len(kernels):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
+        return self.stacks.read_text() or "no kernel answers"
 
     def end_kernels(self) -> None:
         """End every kernel, so that the next notebook finds the machine free."""
