@@ -14,12 +14,9 @@ import msgspec
 from pydantic import Field, HttpUrl, TypeAdapter, ValidationError
 
 from agentlab._support.catalogue import translated
+from agentlab._support.data import DATA as DATA
 from agentlab._support.fields import AtLeastOne, NotNegative, Text, model
 from agentlab.errors import ConfigError
-
-_HERE = Path(__file__).resolve().parent
-DATA = _HERE / "data" if (_HERE / "data").is_dir() else _HERE.parent / "data"
-"""The course's data: inside the package where it is installed, beside it in a checkout."""
 
 OPENAI_URL = "https://api.openai.com/v1"
 """Where a key without a base URL leads, as in OpenAI's own client."""

@@ -76,6 +76,12 @@ def test_every_room_has_its_floor():
     assert {room(path) for path in FILES} == set(FLOOR)
 
 
+def test_few_arrows_join_the_rooms():
+    """At most ninety, however many imports each stands for: a newcomer can follow them."""
+    arrows = {(room(path), name[0]) for path in FILES for name in ours(path)}
+    assert len([pair for pair in arrows if pair[0] != pair[1]]) <= 90
+
+
 def test_the_local_model_is_sealed():
     """It imports the settings, the errors and what several rooms need: no lab, no trace."""
     allowed = {"endpoint", "settings", "errors", "_support"}

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import msgspec
 from pydantic import TypeAdapter
 
-import agentlab
 from agentlab._support.progress_bar import bar
 from agentlab.bench import results
 from agentlab.bench.compare import IN_TURN
@@ -24,7 +23,7 @@ from agentlab.errors import ConfigError
 
 ROUNDS = 12  # tools/calibrate_compare.py says what they show
 KINDS = ("commit", "python", *AXES[1:])
-_CODE = Path(agentlab.__file__).parents[1]
+_CODE = Path(__file__).parents[2]
 
 
 class _Side(NamedTuple):

@@ -9,10 +9,10 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 from pydantic import Field
 
+from agentlab._support.data import DATA
 from agentlab._support.fields import AtLeastOne, Text, model
 from agentlab.bench.published import Arrival, published
 from agentlab.errors import ConfigError
-from agentlab.settings import DATA
 
 PerSecond = Annotated[float, Field(ge=1e-6, le=1e6)]
 Seconds = Annotated[float, Field(gt=0, le=1e6)]

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from agentlab import lab, settings
 from agentlab._support import yaml_file
+from agentlab._support.data import DATA
 from agentlab._support.fields import NotNegative, Text, Where, model
 from agentlab._support.yaml_file import LocatedFile
 from agentlab.bench.arrivals import Arrivals, replayed
@@ -24,7 +25,7 @@ from agentlab.bench.summary import Price, Slo, Window
 from agentlab.endpoint.answers.answer import FRAME_TOKENS
 from agentlab.endpoint.contract.tokens import split
 from agentlab.errors import ConfigError
-from agentlab.settings import DATA, Settings
+from agentlab.settings import Settings
 from agentlab.workflow import Step, Workflow, listed, random_workflow
 
 _EXPERIMENTS = DATA / "experiments"

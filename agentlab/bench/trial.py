@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from agentlab._support.data import DATA
 from agentlab.bench.summary import percentile
 from agentlab.clock import run_virtual
 from agentlab.endpoint import presets
@@ -24,7 +25,7 @@ from agentlab.endpoint.server.app import limits_of
 from agentlab.errors import ModelError
 from agentlab.resilience import Retry
 from agentlab.resilience.limiters import Limiter, Sample, Slots
-from agentlab.settings import DATA, Capacity
+from agentlab.settings import Capacity
 
 LEAST_GOODPUT, MOST_P95 = 0.90, 1.3  # what passes, as a share of the best static limit's
 _PROMPT_TOKENS = 16

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from agentlab._support.data import DATA
 from agentlab._support.system import read_list
 from agentlab.classroom._door import ClassroomDoor, Roster, own_addresses
 from agentlab.classroom._room import Room
@@ -25,7 +26,7 @@ from agentlab.endpoint.server.app import App, OnEnd
 from agentlab.endpoint.server.class_page import SOLVED, TRIED
 from agentlab.endpoint.server.serve import HOST, serve
 from agentlab.errors import ConfigError
-from agentlab.settings import DATA, Settings, from_environment, said
+from agentlab.settings import Settings, from_environment, said
 
 PRESET = "class"  # where none is chosen: that of lessons, with slots to share
 _EVERYWHERE = {"0.0.0.0", "::"}

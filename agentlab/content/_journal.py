@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import msgspec
 from filelock import FileLock, Timeout
 
+from agentlab._support.data import DATA
 from agentlab.errors import ConfigError, IncompleteAnswer, JournalError
 from agentlab.lab import Reply
-from agentlab.settings import DATA
 
 _MOST = 1 << 40
 """No answer has more tokens, so that sums fit into 63 bits; a larger count is taken for none."""

@@ -15,7 +15,6 @@ from jinja2 import Template
 from agentlab import errors, lab
 from agentlab._support.asyncio_tools import Attempt
 from agentlab._support.progress_bar import bar
-from agentlab.clock import is_virtual
 from agentlab.content import _failures as failures
 from agentlab.content._journal import Journal
 from agentlab.content._search import search
@@ -23,6 +22,7 @@ from agentlab.content._settings import Settings
 from agentlab.content._topics import Job, jobs
 from agentlab.content._work import Content, KeptTool, Work
 from agentlab.errors import JournalError, Stopped
+from agentlab.lab import is_virtual
 from agentlab.lab.connection import log
 from agentlab.resilience import Breaker, Guard, Monitor, RateLimit, Retry, amap, classify
 from agentlab.workflow import Workflow

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import msgspec
 
 from agentlab import engines, errors, lab
-from agentlab.clock import is_virtual
 from agentlab.content._failures import Unfinished, in_words, is_final
 from agentlab.content._journal import Bill
 from agentlab.content._publish import Article, Published, publish
 from agentlab.content._topics import Job, clean
 from agentlab.errors import IncompleteAnswer, JournalError, StepError, Stopped
-from agentlab.lab import connection
+from agentlab.lab import connection, is_virtual
 from agentlab.resilience import size_tokens
 from agentlab.trace import max_overlap
 from agentlab.workflow import Tool, Workflow

@@ -10,11 +10,11 @@ import yaml
 from pydantic import Field
 
 from agentlab._support import yaml_file
+from agentlab._support.data import DATA
 from agentlab._support.fields import AtLeastOne, Count, NotNegative, Text, model
 from agentlab._support.system import write_whole
 from agentlab.endpoint.middleware.fault_plan import Fault
 from agentlab.endpoint.physics.formulas import Physics
-from agentlab.settings import DATA
 
 _ENDPOINTS = DATA / "endpoints"
 names = partial(yaml_file.names, _ENDPOINTS)  # of those that come with the course

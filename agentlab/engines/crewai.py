@@ -6,10 +6,9 @@ A crew cannot run a general graph: its tasks run in a row, and its threads are f
 from typing import Any
 
 from agentlab import lab
-from agentlab.clock import is_virtual
 from agentlab.engines import Ask, answer
 from agentlab.errors import ConfigError
-from agentlab.lab import crews
+from agentlab.lab import crews, is_virtual
 from agentlab.workflow import Step, Workflow
 
 

@@ -6,10 +6,10 @@ import httpx
 import msgspec
 
 from agentlab import errors
+from agentlab._support.data import DATA
 from agentlab.endpoint.contract.chunks import joined
 from agentlab.errors import ModelError
 from agentlab.lab._model_time import retry_after_s
-from agentlab.settings import DATA
 
 SHOWN = 300  # characters of an answer that is not a chat completion
 _ODD = (AttributeError, TypeError)  # of a chunk that has some other shape

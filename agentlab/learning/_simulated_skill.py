@@ -11,12 +11,12 @@ from typing import Annotated, Any
 
 import msgspec
 
+from agentlab._support.data import DATA
 from agentlab.endpoint.contract import seeded_random
 from agentlab.engines import Ask
 from agentlab.errors import ConfigError
 from agentlab.learning.patterns import proposals
 from agentlab.learning.tasks import Task
-from agentlab.settings import DATA
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 

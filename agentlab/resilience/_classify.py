@@ -11,9 +11,9 @@ from typing import NamedTuple
 import httpx
 
 from agentlab import errors, lab
+from agentlab._support.data import DATA
 from agentlab._support.patterns import Patterns
 from agentlab.errors import EndpointError, IncompleteAnswer, ModelError
-from agentlab.settings import DATA
 
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """HTTP statuses that may be gone at the next attempt."""

@@ -14,9 +14,9 @@ from typing import Annotated, Self
 from pydantic import Field
 
 from agentlab._support import yaml_file
+from agentlab._support.data import DATA
 from agentlab._support.fields import AtLeastOne, Text, model
 from agentlab.errors import ConfigError
-from agentlab.settings import DATA
 from agentlab.workflow._graph import Graph, flaws, listed
 
 _WORKFLOWS = DATA / "workflows"

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from msgspec import inspect
 
+from agentlab._support.data import DATA
 from agentlab._support.patterns import Patterns
-from agentlab.settings import DATA
 
 Json = dict[str, Any]
 T = TypeVar("T")

@@ -10,9 +10,10 @@ from typing import Any, get_args
 
 import msgspec
 
+from agentlab._support.data import DATA
 from agentlab._support.patterns import Patterns
 from agentlab.endpoint.contract.openai_json import Json, read_json, read_object
-from agentlab.settings import DATA, MayBeLeftOut
+from agentlab.settings import MayBeLeftOut
 
 _LENGTHS = {"max_completion_tokens": "max_tokens", "max_tokens": "max_completion_tokens"}
 _KNOWN: dict[str, str] = {name.replace("_", ""): name for name in get_args(MayBeLeftOut)}

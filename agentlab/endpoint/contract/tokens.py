@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from itertools import islice
 
+from agentlab._support.data import DATA
 from agentlab._support.patterns import Patterns
-from agentlab.settings import DATA
 
 _RE = Patterns(DATA / "patterns" / "tokens.yaml")
 A_TURN = 4000  # tokens that are counted before the event loop turns: a few milliseconds

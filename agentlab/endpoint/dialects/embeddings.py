@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from agentlab._support.data import DATA
 from agentlab._support.fields import Text
 from agentlab.endpoint.answers.answer import Answer, Said
 from agentlab.endpoint.contract.openai_json import Json, invalid, refusal
 from agentlab.endpoint.contract.request import MOST_ITEMS, Name, Strict
 from agentlab.endpoint.contract.tokens import count_all
-from agentlab.settings import DATA
 
 _SIZES = (DATA / "wire" / "embeddings.yaml").read_bytes()
 _DIMENSIONS = msgspec.yaml.decode(_SIZES, type=dict[str, tuple[int, int]])

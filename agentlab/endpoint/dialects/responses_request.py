@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import msgspec
 
+from agentlab._support.data import DATA
 from agentlab._support.fields import Text
 from agentlab.endpoint.contract import request as chat
 from agentlab.endpoint.contract.openai_json import Json, RequestError, decode, not_among, refusal
-from agentlab.settings import DATA
 
 _InputPart = Literal["input_text", "input_image", "input_file", "input_audio"]
 _OutputPart = Literal["output_text", "refusal", "reasoning_text"]

@@ -15,6 +15,7 @@ import aiohttp
 from aiohttp import ClientResponse
 from yarl import URL
 
+from agentlab._support.data import DATA
 from agentlab._support.patterns import Patterns
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import BrokenOff, Receive, Scope, Send
@@ -23,7 +24,7 @@ from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.contract.refused import Asking
 from agentlab.endpoint.middleware.server_timing import TIMES, Clock, take_over
 from agentlab.errors import ConfigError
-from agentlab.settings import DATA, checked_address
+from agentlab.settings import checked_address
 
 _LEFT_OUT = b"x-lab-left-out"  # the header of an answer that names what its question lost
 _RE = Patterns(DATA / "patterns" / "forwarded.yaml")

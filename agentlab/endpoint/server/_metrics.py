@@ -12,8 +12,8 @@ from itertools import accumulate
 
 import msgspec
 
+from agentlab._support.data import DATA
 from agentlab.endpoint.contract.record import HUNG_UP, Recorder, Span
-from agentlab.settings import DATA
 
 _SLICE = 500  # requests that are counted without a pause: a few milliseconds
 _BOUNDS_S = [float(f"{digit}e{power}") for power in range(-4, 3) for digit in (1, 1.5, 2, 3, 5, 7)]

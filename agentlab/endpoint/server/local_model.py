@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from agentlab._support.data import DATA
 from agentlab.endpoint.answers.answer import Answer, Heard, hear, lengths, say
 from agentlab.endpoint.answers.replies import Replies
 from agentlab.endpoint.contract import asgi
@@ -28,7 +29,7 @@ from agentlab.endpoint.physics.batch import Job, Queue, QueueFull
 from agentlab.endpoint.physics.live import LiveBatch
 from agentlab.endpoint.physics.prefixes import blocks
 from agentlab.endpoint.presets import Preset
-from agentlab.settings import DATA, Settings
+from agentlab.settings import Settings
 
 _SHORT_BYTES, _MOST_KNOWN = 16_384, 1024
 Dialect = Chat | Responses | Embeddings  # each knows the answer, not the time
