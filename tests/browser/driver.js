@@ -55,6 +55,16 @@ window.agentlab = (() => {
       all(".jp-Notebook img").every((picture) => picture.complete) &&
       all(".jp-Notebook code.language-mermaid").length === 0,
 
+    // Of each fold, if what is inside can be seen before its line is clicked, and after. In one go:
+    // a click by the mouse, which scrolls there first, takes a tenth of a second of the processor.
+    folds: () =>
+      all(".jp-RenderedMarkdown details").map((fold) => {
+        const inside = fold.querySelector(":scope > :not(summary)");
+        const before = inside.checkVisibility();
+        fold.querySelector("summary").click();
+        return [before, inside.checkVisibility() && inside.clientHeight > 0];
+      }),
+
     cells: () =>
       cells().map((cell) => ({
         prompt: cell.querySelector(".jp-InputPrompt").textContent,

@@ -112,6 +112,10 @@ class Notebook:
         """Each progress bar that was shown since the notebook was opened."""
         return msgspec.convert(self.page.evaluate("agentlab.bars()"), list[Bar])
 
+    def folds(self) -> list[tuple[bool, bool]]:
+        """Click each folded part's line: can its inside be seen before, and after?"""
+        return msgspec.convert(self.page.evaluate("agentlab.folds()"), list[tuple[bool, bool]])
+
     def screenshot(self, folder: Path) -> Path:
         """A picture of the whole notebook, from its title to its last line, as NAME.png."""
         before = self.page.viewport_size
