@@ -93,10 +93,12 @@ class Notebook:
 
     def save(self) -> None:
         """Write the notebook to its file, and wait until that is done."""
-        with self.page.expect_response(
-            lambda answer: answer.request.method == "PUT" and "/api/contents/" in answer.url
-        ):
+        with self.page.expect_request(
+            lambda asked: asked.method == "PUT" and "/api/contents/" in asked.url
+        ) as saving:
             self.choose("File", "Save Notebook")
+        answer = saving.value.response()
+        assert answer is not None and answer.ok
 
     def close(self) -> None:
         """Close the notebook; its page goes on showing JupyterLab."""

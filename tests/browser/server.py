@@ -120,6 +120,8 @@ def copied(folder: Path) -> Path:
     settings = json.loads(overrides.read_text())
     # Else JupyterLab attaches and lays out cells as they are scrolled to.
     settings["@jupyterlab/notebook-extension:tracker"] = {"windowingMode": "none"}
+    # Else one of its own may be writing a file that a test has saved, and reads.
+    settings["@jupyterlab/docmanager-extension:plugin"] = {"autosave": False}
     overrides.write_text(json.dumps(settings))
     return folder
 
