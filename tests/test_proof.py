@@ -12,6 +12,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 from base64 import b64decode
 from importlib import metadata
 from pathlib import Path
@@ -27,12 +28,14 @@ from agentlab.bench import experiment, plots, proof, results
 from agentlab.bench.experiment import Case, Experiment, Workload
 from agentlab.bench.results import Measurement, Results
 from agentlab.commands.main import main
-from agentlab.commands.verify import FAIL, NOTE, OK, measured, verify
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 
-ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
+from verify import FAIL, NOTE, OK, measured, verify
+
+ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = DATA / "results"
 SMALL = "about: Agents.\nworkloads: [{agents: 1}, {agents: 3}]\n"
 PRESET = "".join(

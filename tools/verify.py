@@ -1,4 +1,6 @@
-"""`agentlab verify`: does a result come out again? Virtual rows do to the byte."""
+"""`agentlab verify`: does a result come out again? The wheel has this file, too."""
+
+from __future__ import annotations
 
 import argparse
 import dataclasses
