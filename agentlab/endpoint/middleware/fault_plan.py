@@ -59,6 +59,9 @@ class Fault:
         return refusal(f"fault_{self.status}", retry_after_s=wait_s)
 
 
+_PLAN = TypeAdapter(list[Fault])  # which takes a millisecond to make
+
+
 def load(plan: str | Sequence[Any]) -> list[Fault]:
     """Read a fault plan, a list of faults or a YAML file's path; ConfigError if it cannot work.
 
@@ -70,7 +73,7 @@ def load(plan: str | Sequence[Any]) -> list[Fault]:
         faults = LocatedFile(Path(plan), what="fault plan").decode(list[Fault])
     else:
         try:
-            faults = TypeAdapter(list[Fault]).validate_python(plan)
+            faults = _PLAN.validate_python(plan)
         except ValidationError as error:
             says = fields.refusal(error, list[Fault])
             raise ConfigError(f"fault plan {plan!r}: {says}; correct it there") from None
