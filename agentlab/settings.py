@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from pydantic import Field, HttpUrl, TypeAdapter, ValidationError
 
+from agentlab._support import DATA as DATA
 from agentlab._support.catalogue import translated
-from agentlab._support.data import DATA as DATA
 from agentlab._support.fields import AtLeastOne, NotNegative, Text, model
 from agentlab.errors import ConfigError
 

@@ -10,9 +10,12 @@ import psutil
 import pytest
 
 from agentlab import commands
-from agentlab.commands import doctor
 from agentlab.commands import main as cli
-from agentlab.commands.doctor import FAIL, OK, WARN
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+
+import doctor
+from doctor import FAIL, OK, WARN
 
 LOCK = """\
 httpx==0.28.1 \\

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -14,10 +16,13 @@ import pytest
 from classroom_process import Class
 
 from agentlab import lab
-from agentlab.commands import doctor
-from agentlab.commands.doctor import FAIL, OK, WARN
 from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.settings import Settings
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+
+import doctor
+from doctor import FAIL, OK, WARN
 
 KEY = "sk-Zq7vPm2Lr9Xt4Wy8"
 QUESTION = {

@@ -154,6 +154,7 @@ def test_the_wheel_holds_code_and_data_and_nothing_else(wheel: Path):
     assert {Path(name).stem for name in tools} == {
         "trace_forms",
         "progress",
+        "doctor",
         "verify",
         "cite",
         "page",

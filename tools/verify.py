@@ -12,11 +12,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
+from doctor import FAIL, OK, Finding
 
 from agentlab.bench import measure, proof, results, self_tuning
 from agentlab.bench.experiment import Case, counted, varied
 from agentlab.bench.results import TOLERANCE, Results, requests_file
-from agentlab.commands.doctor import FAIL, OK, Finding
 from agentlab.errors import ConfigError
 
 NOTE = "NOTE"  # which proves nothing either way

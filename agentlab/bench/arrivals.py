@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 from pydantic import Field
 
-from agentlab._support.data import DATA
+from agentlab._support import DATA
 from agentlab._support.fields import AtLeastOne, Text, model
 from agentlab.bench.published import Arrival, published
 from agentlab.errors import ConfigError

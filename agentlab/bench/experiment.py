@@ -15,8 +15,7 @@ from msgspec import UNSET, UnsetType
 from pydantic import Field
 
 from agentlab import lab, settings
-from agentlab._support import yaml_file
-from agentlab._support.data import DATA
+from agentlab._support import DATA, yaml_file
 from agentlab._support.fields import NotNegative, Text, Where, model
 from agentlab._support.yaml_file import LocatedFile
 from agentlab.bench.arrivals import Arrivals, replayed

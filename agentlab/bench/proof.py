@@ -18,7 +18,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
-from agentlab._support.data import DATA
+from agentlab._support import DATA
 from agentlab.bench import results
 from agentlab.bench.requests import Figure
 from agentlab.bench.results import Results, requests_file

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from agentlab._support.data import DATA
+from agentlab._support import DATA
 from agentlab.bench.summary import percentile
 from agentlab.clock import run_virtual
 from agentlab.endpoint import presets

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from agentlab._support.data import DATA
+from agentlab._support import DATA
 from agentlab._support.system import read_list
 from agentlab.classroom._door import ClassroomDoor, Roster, own_addresses
 from agentlab.classroom._room import Room

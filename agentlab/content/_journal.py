@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 from filelock import FileLock, Timeout
 
-from agentlab._support.data import DATA
+from agentlab._support import DATA
 from agentlab.errors import ConfigError, IncompleteAnswer, JournalError
 from agentlab.lab import Reply
 

@@ -4,7 +4,7 @@ import re
 
 import msgspec
 
-from agentlab._support.data import DATA
+from agentlab._support import DATA
 
 _CORPUS = msgspec.yaml.decode((DATA / "corpus" / "sea.yaml").read_bytes())
 _IDLE, _DOCUMENTS = _CORPUS["idle"].split(), _CORPUS["documents"].items()

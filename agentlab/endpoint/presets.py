@@ -9,8 +9,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import yaml
 from pydantic import Field
 
-from agentlab._support import yaml_file
-from agentlab._support.data import DATA
+from agentlab._support import DATA, yaml_file
 from agentlab._support.fields import AtLeastOne, Count, NotNegative, Text, model
 from agentlab._support.system import write_whole
 from agentlab.endpoint.middleware.fault_plan import Fault

@@ -6,7 +6,7 @@ import httpx
 import msgspec
 
 from agentlab import errors
-from agentlab._support.data import DATA
+from agentlab._support import DATA
 from agentlab.endpoint.contract.chunks import joined
 from agentlab.errors import ModelError
 from agentlab.lab._model_time import retry_after_s

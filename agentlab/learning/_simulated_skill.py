@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from agentlab._support.data import DATA
+from agentlab._support import DATA
 from agentlab.endpoint.contract import seeded_random
 from agentlab.engines import Ask
 from agentlab.errors import ConfigError

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import httpx
 
 from agentlab import errors, lab
-from agentlab._support.data import DATA
+from agentlab._support import DATA
 from agentlab._support.patterns import Patterns
 from agentlab.errors import EndpointError, IncompleteAnswer, ModelError
 

@@ -13,8 +13,7 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
-from agentlab._support import yaml_file
-from agentlab._support.data import DATA
+from agentlab._support import DATA, yaml_file
 from agentlab._support.fields import AtLeastOne, Text, model
 from agentlab.errors import ConfigError
 from agentlab.workflow._graph import Graph, flaws, listed

@@ -1,6 +1,6 @@
 """What a prompt is searched for: patterns and sets of words of `data/patterns/answers.yaml`."""
 
-from agentlab._support.data import DATA
+from agentlab._support import DATA
 from agentlab._support.patterns import Patterns
 
 RE = Patterns(DATA / "patterns" / "answers.yaml")

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from jsonschema_rs import Draft202012Validator, FancyRegexOptions
 
-from agentlab._support.data import DATA
+from agentlab._support import DATA
 
 Schema = Mapping[str, Any]
 

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from agentlab._support.data import DATA
+from agentlab._support import DATA
 from agentlab._support.patterns import Patterns
 from agentlab.endpoint.contract.openai_json import Json, read_json, read_object
 from agentlab.settings import MayBeLeftOut

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from itertools import islice
 
-from agentlab._support.data import DATA
+from agentlab._support import DATA
 from agentlab._support.patterns import Patterns
 
 _RE = Patterns(DATA / "patterns" / "tokens.yaml")

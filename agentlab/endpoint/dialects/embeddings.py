@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from agentlab._support.data import DATA
+from agentlab._support import DATA
 from agentlab._support.fields import Text
 from agentlab.endpoint.answers.answer import Answer, Said
 from agentlab.endpoint.contract.openai_json import Json, invalid, refusal

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import msgspec
 
-from agentlab._support.data import DATA
+from agentlab._support import DATA
 from agentlab._support.fields import Text
 from agentlab.endpoint.contract import request as chat
 from agentlab.endpoint.contract.openai_json import Json, RequestError, decode, not_among, refusal

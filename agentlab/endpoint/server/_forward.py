@@ -15,7 +15,7 @@ import aiohttp
 from aiohttp import ClientResponse
 from yarl import URL
 
-from agentlab._support.data import DATA
+from agentlab._support import DATA
 from agentlab._support.patterns import Patterns
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import BrokenOff, Receive, Scope, Send

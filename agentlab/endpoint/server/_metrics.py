@@ -12,7 +12,7 @@ from itertools import accumulate
 
 import msgspec
 
-from agentlab._support.data import DATA
+from agentlab._support import DATA
 from agentlab.endpoint.contract.record import HUNG_UP, Recorder, Span
 
 _SLICE = 500  # requests that are counted without a pause: a few milliseconds

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from agentlab._support.data import DATA
+from agentlab._support import DATA
 from agentlab.endpoint.answers.answer import Answer, Heard, hear, lengths, say
 from agentlab.endpoint.answers.replies import Replies
 from agentlab.endpoint.contract import asgi

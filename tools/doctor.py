@@ -20,7 +20,7 @@ from urllib.request import getproxies_environment, proxy_bypass
 from agentlab.commands.main import COMMANDS
 from agentlab.errors import AgentLabError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 SETUP = "run `make setup` (on Windows `py -3.12 tools\\setup.py`)"
 KERNEL_TIMEOUT_S = 30.0
 
