@@ -150,6 +150,27 @@ def test_an_id_comes_from_the_task_or_from_the_result_that_holds_it(task: str, e
     assert rounds(task, offers)[0] == expected
 
 
+@pytest.mark.parametrize(
+    ("schema", "id"),
+    [
+        ({"anyOf": [{"type": "null"}, {"type": "integer"}]}, 7),
+        ({"oneOf": [{"type": "string"}, {"type": "null"}]}, "7"),
+        ({"type": ["null", "string"]}, "7"),
+        ({"$ref": "#/$defs/Id"}, 7),
+        ({"allOf": [{"$ref": "#/$defs/Id"}], "description": "whose"}, 7),
+        ({"type": "string", "format": "uuid"}, "7"),
+    ],
+)
+def test_an_id_is_one_however_its_schema_says_its_type(schema: dict[str, Any], id: Any):
+    """From the task or a result, and never invented: nullable, referred to, or of a format."""
+    orders = offered("get_orders", "The orders of a user", user_id=schema)
+    orders["function"]["parameters"]["$defs"] = {"Id": {"type": "integer"}}
+    assert rounds("Get the orders of user 7.", [orders])[0] == [f"get_orders({id})"]
+    assert rounds("Get the orders of Ana.", [orders])[0] == []
+    chain = rounds("Find the user Ana and get her orders.", [FIND_USER, orders])[0]
+    assert chain == ["find_user(Ana)", f"get_orders({id})"]
+
+
 HAND_ON = offered("delegate_task", "Hand a task on.", member_id="string", task="string")
 
 

@@ -18,6 +18,7 @@ import msgspec
 
 from agentlab.endpoint.answers._patterns import RE, SETS
 from agentlab.endpoint.answers._prompt import glance
+from agentlab.endpoint.contract.json_schema import Budget, CannotFill, Schema, resolve
 from agentlab.endpoint.contract.request import Function
 
 Values = dict[str, list[Any]]  # of each argument that is known
@@ -129,18 +130,37 @@ def asked(tool: Function) -> list[Argument]:
 
 @lru_cache(maxsize=256)  # the next request often offers the same
 def _asked(tool: str, encoded: bytes) -> list[Argument]:
-    schema = msgspec.json.decode(encoded)
-    properties = schema.get("properties", {})
-    names = {*(schema.get("required") or properties)}
-    return [_argument(tool, name, inner) for name, inner in properties.items() if name in names]
+    root = msgspec.json.decode(encoded)
+    properties = root.get("properties", {})
+    names = {*(root.get("required") or properties)}
+    said = {name: _plain(root, inner) for name, inner in properties.items() if name in names}
+    return [_argument(tool, root, name, inner) for name, inner in said.items()]
 
 
-def _argument(tool: str, name: str, schema: Any) -> Argument:
-    inner = schema if isinstance(schema, Mapping) else {}
+def _plain(root: Schema, schema: Any) -> Schema:
+    """Return the schema of a value that is not null, with references followed."""
+    budget = Budget(steps=100)  # a reference may lead back to itself
+    with suppress(CannotFill):
+        while isinstance(schema, Mapping):
+            budget.spend()
+            options = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
+            if "$ref" in schema:
+                schema = resolve(root, schema["$ref"], budget)
+            elif not options:
+                kinds = schema.get("type")
+                several = [*filter("null".__ne__, kinds)] if isinstance(kinds, list) else [kinds]
+                return {**schema, "type": several[0] if several else "null"}
+            else:
+                schema = next((each for each in options if each != {"type": "null"}), {})
+    return {}
+
+
+def _argument(tool: str, root: Schema, name: str, inner: Schema) -> Argument:
     many = inner.get("type") == "array" and isinstance(inner.get("items"), Mapping)
-    inner = inner["items"] if many else inner
+    inner = _plain(root, inner["items"]) if many else inner
     words, kind, of, type = snake(name), "name", list[str](), inner.get("type")
-    if type not in ("string", "integer", "number") or {"enum", "const", "format"} & inner.keys():
+    formatted = inner.get("format", "uuid") != "uuid" or {"enum", "const"} & inner.keys()
+    if type not in ("string", "integer", "number") or formatted:
         kind = "other"
     elif RE.id.match("_".join(words)):
         kind, of = "id", words[:-1] or snake(tool)[1:]
