@@ -171,6 +171,59 @@ def test_an_id_is_one_however_its_schema_says_its_type(schema: dict[str, Any], i
     assert chain == ["find_user(Ana)", f"get_orders({id})"]
 
 
+def made_up(task: str, tool: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of the one call of a tool that `tool_choice` names."""
+    choice = {"type": "function", "function": {"name": tool["function"]["name"]}}
+    (call,) = answer([{"role": "user", "content": task}], [tool], tool_choice=choice).tool_calls
+    return json.loads(call.function.arguments)
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [("Multiply 12 by 34.", [12, 34]), ("Multiply -40 by 1,500.", [-40, 1500])],
+)
+def test_a_form_has_the_numbers_that_the_task_says(task: str, expected: list[int]):
+    """However large or small: a range of our own binds only what is made up."""
+    assert list(made_up(task, MULTIPLY).values()) == expected
+
+
+def test_a_form_takes_each_field_s_kind_of_value():
+    """An address for an e-mail, and nobody is called by it."""
+    fields = {"name": "string", "age": "integer", "email": {"type": "string", "format": "email"}}
+    made = made_up("Kim, 61 years old, kim@example.org", offered("Person", **fields))
+    assert made == {"name": "Kim", "age": 61, "email": "kim@example.org"}
+
+
+DATE, LEVELS = {"type": "string", "format": "date"}, {"enum": ["low", "medium", "high"]}
+MODES = {"type": "string", "enum": ["active", "inactive"]}
+CITIES = {"type": "string", "enum": ["Oslo", "Rome", "Paris"]}
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments", "expected"),
+    [
+        ("Plan from 2024-03-05 to 2024-03-09.", {"start_date": DATE, "end_date": DATE},
+         "plan(2024-03-05,2024-03-09)"),
+        ("Plan it for 2025-01-02T08:00:00Z.", {"at": {"type": "string", "format": "date-time"}},
+         "plan(2025-01-02T08:00:00Z)"),
+        ("Plan with https://a.org/x.", {"link": {"type": "string", "format": "uri"}},
+         "plan(https://a.org/x)"),
+        ("Plan with Ana on 2024-03-05.", {"day": DATE, "who": "string"}, "plan(2024-03-05,Ana)"),
+        ("Plan the inactive mode.", {"mode": MODES}, "plan(inactive)"),
+        ("Plan ticket 12 as high and ticket 13 as low.", {"ticket_id": "integer", "level": LEVELS},
+         "plan(12,high) plan(13,low)"),
+        ("Plan Paris and Rome.", {"city": CITIES}, "plan(Paris) plan(Rome)"),
+        ("Plan Rome, not Paris.", {"city": CITIES}, "plan(Rome)"),
+        ("Plan Paris and Oslo.", {"cities": {"type": "array", "items": CITIES}},
+         "plan(['Paris', 'Oslo'])"),
+        ("Plan with the lamp turned off.", {"lamp": "boolean"}, "plan(False)"),
+    ],
+)  # fmt: skip
+def test_formats_options_and_switches_come_from_the_task(task: str, arguments: Any, expected: str):
+    """Only what has the format; options as whole words, a call for each."""
+    assert rounds(task, [offered("plan", **arguments)])[0] == [expected]
+
+
 HAND_ON = offered("delegate_task", "Hand a task on.", member_id="string", task="string")
 
 

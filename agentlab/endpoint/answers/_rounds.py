@@ -18,7 +18,7 @@ import msgspec
 
 from agentlab.endpoint.answers._patterns import RE, SETS
 from agentlab.endpoint.answers._prompt import glance
-from agentlab.endpoint.contract.json_schema import Budget, CannotFill, Schema, resolve
+from agentlab.endpoint.contract.json_schema import Budget, CannotFill, Schema, admits, resolve
 from agentlab.endpoint.contract.request import Function
 
 Values = dict[str, list[Any]]  # of each argument that is known
@@ -103,6 +103,7 @@ class Argument(NamedTuple):
     many: bool  # it is a list
     words: list[str]
     of: list[str]  # whose an id is, as "user" of `user_id`
+    schema: Schema  # of the value, or of each in the list
 
 
 @lru_cache(maxsize=1024)  # of names, descriptions and tasks that come again
@@ -146,12 +147,12 @@ def _plain(root: Schema, schema: Any) -> Schema:
             options = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
             if "$ref" in schema:
                 schema = resolve(root, schema["$ref"], budget)
-            elif not options:
-                kinds = schema.get("type")
-                several = [*filter("null".__ne__, kinds)] if isinstance(kinds, list) else [kinds]
-                return {**schema, "type": several[0] if several else "null"}
-            else:
+            elif options:
                 schema = next((each for each in options if each != {"type": "null"}), {})
+            elif isinstance(kinds := schema.get("type"), list):
+                schema = {**schema, "type": next(filter("null".__ne__, kinds), "null")}
+            else:
+                return schema
     return {}
 
 
@@ -159,8 +160,7 @@ def _argument(tool: str, root: Schema, name: str, inner: Schema) -> Argument:
     many = inner.get("type") == "array" and isinstance(inner.get("items"), Mapping)
     inner = _plain(root, inner["items"]) if many else inner
     words, kind, of, type = snake(name), "name", list[str](), inner.get("type")
-    formatted = inner.get("format", "uuid") != "uuid" or {"enum", "const"} & inner.keys()
-    if type not in ("string", "integer", "number") or formatted:
+    if type not in ("string", "integer", "number") or {"enum", "const"} & inner.keys():
         kind = "other"
     elif RE.id.match("_".join(words)):
         kind, of = "id", words[:-1] or snake(tool)[1:]
@@ -170,7 +170,7 @@ def _argument(tool: str, root: Schema, name: str, inner: Schema) -> Argument:
         kind = "text"
     elif SETS["told"] & {*words}:
         kind = "other"
-    return Argument(name, kind, str(type), many, words, of)
+    return Argument(name, kind, str(type), many, words, of, inner)
 
 
 def from_task(tool: Function, text: str) -> Values:
@@ -178,8 +178,12 @@ def from_task(tool: Function, text: str) -> Values:
     named, given = things(text), asked(tool)
     values = {each.name: named.ids(each.of) for each in given if each.kind == "id"}
     values |= _shared_out([a for a in given if a.kind == "number"], _left(named.numbers, values))
+    values |= {a.name: chosen(a.schema["enum"], text) for a in given if "enum" in a.schema}
     names = [a for a in given if a.kind == "name"]
-    values |= _shared_out(names, _left(named.names, values)) or _by_role(names, named.places)
+    for form in sorted({a.schema.get("format", "") for a in names}, reverse=True):
+        those = [a for a in names if a.schema.get("format", "") == form]
+        left = _left(named.names, values, form)
+        values |= _shared_out(those, left) or _by_role(those, named.places)
     texts = [a for a in given if a.kind == "text" and not SETS["whole"] & {*a.words}]
     left = _left(named.names, values)
     values |= {each.name: group.values for each, group in zip(texts, left, strict=False)}
@@ -195,8 +199,24 @@ def coworkers(tool: Function) -> list[str]:
     return [name.strip() for name in found[1].split(",")[:100]] if found else []
 
 
-def _left(groups: list[Group], values: Values) -> list[Group]:
-    return [group for group in groups if group.values not in values.values()]
+def _left(groups: list[Group], values: Values, form: str = "") -> list[Group]:
+    """Return the groups without what is taken, and of a format without what is none of it."""
+    taken = {str(value).lower() for known in values.values() for value in known}
+    left = [[v for v in in_format(g.values, form) if str(v).lower() not in taken] for g in groups]
+    return [g._replace(values=own) for g, own in zip(groups, left, strict=True) if own]
+
+
+def in_format(values: Iterable[str], form: Any) -> list[str]:
+    """Return those values that have a format's form; all, if it is not known."""
+    _, pattern = RE.mapping("formats").get(form, ("", ""))
+    return [value for value in values if not pattern or re.fullmatch(pattern, value)]
+
+
+def chosen(options: Iterable[Any], text: str) -> list[Any]:
+    """Return those of the options that a text names as whole words, in its order."""
+    said = {str(option).lower(): option for option in options}
+    words = "|".join(map(re.escape, sorted(said, key=len, reverse=True)))
+    return [said[word] for word in re.findall(RE.option.pattern % words, text.lower())]
 
 
 def _shared_out(arguments: list[Argument], groups: list[Group]) -> Values:
@@ -250,12 +270,17 @@ def _fitting(argument: Argument, values: Iterable[Any]) -> list[Any]:
     """Return those values that an argument may have, as its type has them."""
     said = [str(value).strip() for value in values if not isinstance(value, bool)]
     said = [*dict.fromkeys(value for value in said if 0 < len(value) <= _LONGEST)]
-    if argument.type == "string":
-        return [value for value in said if argument.kind != "id" or " " not in value]
-    digits = r"-?\d{1,15}" if argument.type == "integer" else r"-?\d{1,15}(\.\d{1,15})?"
-    plain = (value.replace(",", "") for value in said)
-    cast = int if argument.type == "integer" else float
-    return [cast(value) for value in plain if re.fullmatch(digits, value)]
+    fitting: list[Any] = in_format(said, argument.schema.get("format"))
+    if argument.kind == "id":  # of whatever format it is said to be
+        fitting = [value for value in said if " " not in value]
+    if argument.type in ("integer", "number"):
+        digits = r"-?\d{1,15}" if argument.type == "integer" else r"-?\d{1,15}(\.\d{1,15})?"
+        plain = (value.replace(",", "") for value in said)
+        cast = int if argument.type == "integer" else float
+        fitting = [cast(value) for value in plain if re.fullmatch(digits, value)]
+    with suppress(CannotFill):  # too much to check
+        return [value for value in fitting if admits(argument.schema, value)]
+    return []
 
 
 @lru_cache(maxsize=256)  # several arguments are looked for in the same results
@@ -427,8 +452,9 @@ class Rounds:
             counted = [[number] for number in from_results(numbers[0], texts)]
             counted += [here[each.name] for each in numbers if each.name in here]
             here |= _shared_out(numbers, [Group("", "", values) for values in counted])
-        for each in [each for each in asked(tool) if each.kind != "other"]:
-            held, said = from_results(each, texts), task.get(each.name, [])
+        for each in asked(tool):
+            held = from_results(each, texts) if each.kind != "other" else []
+            said = task.get(each.name, [])
             if each.kind == "text" and found:
                 held = ["\n".join(text for _, text in found)]
             rest = [held, said] if (found and need.stage) or each.kind == "text" else [said, held]

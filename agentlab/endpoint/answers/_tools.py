@@ -122,9 +122,9 @@ class _FromPrompt:
         self._said, self._task = prompt.lower(), framed.task.strip()
         self._context = framed.context or self._task
         said = _rounds.things(self._task)
-        self._numbers = (float(n.replace(",", "")) for g in said.numbers for n in g.values)
+        self._numbers = [float(n.replace(",", "")) for g in said.numbers for n in g.values]
         left = said.names if as_form or not given else []  # what is given was taken from them
-        self._names = (name for group in left for name in group.values)
+        self._names = [name for group in left for name in group.values]
 
     def text(self, name: str, schema: Mapping[str, Any]) -> str:
         words = {*_rounds.snake(name)}
@@ -132,15 +132,27 @@ class _FromPrompt:
             return self._context
         if words & SETS["whole"] and not self._as_form:
             return self._task
-        said = next(self._names, None)
-        return said or (self._writer.text(name, schema) if self._as_form else self._writer.topic)
+        form = schema.get("format", name.rpartition("_")[2])
+        fitting = _rounds.in_format(self._names, form)
+        if form not in RE.mapping("formats"):  # an address or a date is nobody's name
+            fitting = [each for each in fitting if not RE.formatted.fullmatch(each)]
+        if fitting:
+            self._names.remove(fitting[0])
+            return fitting[0]
+        inner = self._as_form or "format" in schema
+        return self._writer.text(name, schema) if inner else self._writer.topic
 
     def choose(self, name: str, options: Sequence[Any]) -> Any:
-        return next((each for each in options if str(each).lower() in self._said), options[0])
+        if options == [True, False]:
+            return not RE.turned_off.search(self._said)
+        return next(iter(_rounds.chosen(options, self._said)), options[0])
 
     def number(self, name: str, least: float, most: float, whole: bool) -> float:
-        number = next((n for n in self._numbers if least <= n <= most), None)
-        return self._writer.number(name, least, most, whole) if number is None else number
+        for number in self._numbers:
+            if least <= number <= most and not (whole and number % 1):
+                self._numbers.remove(number)
+                return number
+        return self._writer.number(name, least, most, whole)
 
 
 def describes_tools(turns: Turns) -> bool:

@@ -123,6 +123,8 @@ class Writer:
 
     def text(self, name: str, schema: Mapping[str, Any]) -> str:
         """Return what stands in a field called `name`: a sentence, or a few words."""
+        if form := RE.mapping("formats").get(schema.get("format")):
+            return form[0]
         words = name.lower().replace("_", " ").split()
         if any(map(RE.title_field.fullmatch, words)):
             return _capital(self.topic)
@@ -136,6 +138,8 @@ class Writer:
         return options[self.draw.randrange(len(options))]
 
     def number(self, name: str, least: float, most: float, whole: bool) -> float:
+        least = min(0, most) if least == -math.inf else least
+        most = least + (9 if whole or least else 1) if most == math.inf else most
         if whole:
             return self.draw.randrange(math.ceil(least), math.floor(most) + 1)
         return round(self.draw.uniform(least, most), 2)
