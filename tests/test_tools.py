@@ -265,6 +265,11 @@ def test_an_id_of_something_else_is_not_taken_from_the_instructions():
         ("{'id': 55, 'name': 'Ana'}", 55), ("User(id=55, name='Ana')", 55),
         ('{"data": {"users": [{"userId": "55"}]}, "id": "req"}', 55),
         ('{"error": "no such user"}', None), ("No user is called Ana.", None),
+        ("id=55", 55), ("Ana's ID is 55.", 55), ("Ana has the ID '55'.", 55),
+        ('{"result": "Ana has the id 55"}', 55), ("Company ID: 3\nID: 55", 55),
+        ('[{"type": "text", "text": "{\\"id\\": 55}"}]', 55),
+        ('{"id": 1, "user": {"id": 55}}', 55), ("Error 500: try again", None),
+        ("Failed with code 7", None), ("User 9 not found", None),
     ],
 )  # fmt: skip
 def test_an_id_is_read_from_any_usual_result_and_never_invented(found: str, id: int | None):
@@ -273,6 +278,33 @@ def test_an_id_is_read_from_any_usual_result_and_never_invented(found: str, id: 
         "Find the user Ana, then get the orders.", [FIND_USER, ORDERS], {"find_user": found}
     )
     assert made == ["find_user(Ana)", *([f"get_orders({id})"] if id else [])]
+
+
+@pytest.mark.parametrize(
+    "found", ["Forbidden", "unauthorized", "timeout", "OK", "Error: code E12", "aborted", "none"]
+)
+def test_what_became_of_a_call_is_no_id(found: str):
+    """Though it is one word, as an id is."""
+    orders = offered("get_orders", "The orders of a user", user_id="string")
+    made, _ = rounds("Find the user Ana, then get the orders.", [FIND_USER, orders],
+                     {"find_user": found})  # fmt: skip
+    assert made == ["find_user(Ana)"]
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [(["Rome"], "Paris Oslo"), (["Oslo", "Paris"], "Rome"), (["Bern"], "Paris Rome Oslo"),
+     (["Rome", "Oslo", "Paris"], "")],
+)  # fmt: skip
+def test_calls_that_were_made_are_compared_by_their_arguments(made: list[str], expected: str):
+    """In whatever order they were made: what is left is called, and nothing again."""
+    calls = [{"id": city, "type": "function", "function": {"name": "get_weather",
+              "arguments": json.dumps({"city": city})}} for city in made]  # fmt: skip
+    said: list[Any] = [{"role": "user", "content": "Weather in Paris, Rome and Oslo?"}]
+    said.append({"role": "assistant", "content": None, "tool_calls": calls})
+    said += [{"role": "tool", "tool_call_id": city, "content": "sunny"} for city in made]
+    calls = answer(said, [WEATHER]).tool_calls or []
+    assert [json.loads(c.function.arguments)["city"] for c in calls] == expected.split()
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from agentlab.endpoint.contract.request import Function
 Values = dict[str, list[Any]]  # of each argument that is known
 Plan = list[dict[str, Any]]  # for each call of a tool, the arguments that it has to be given
 Results = Sequence[tuple[str, str]]  # (tool, result), oldest first
+Made = Sequence[tuple[str, str, Any]]  # with a call's arguments, too; None if nobody knows them
 Tools = Sequence[Function]
 
 _MOST_CALLS = 16  # of one tool for one task
@@ -31,6 +32,7 @@ _LONGEST = 200  # characters of a value
 _FAR = 60  # and between two things that are not named together
 _MOST_RESULTS = 64  # of the newest, in which a value is looked for
 _MOST_STAGES = 16
+_MOST_OPTIONS = 50  # of those that are in a text
 _DESCRIBED = 1000  # characters of a description in which a word may be shared
 
 
@@ -214,9 +216,11 @@ def in_format(values: Iterable[str], form: Any) -> list[str]:
 
 def chosen(options: Iterable[Any], text: str) -> list[Any]:
     """Return those of the options that a text names as whole words, in its order."""
-    said = {str(option).lower(): option for option in options}
-    words = "|".join(map(re.escape, sorted(said, key=len, reverse=True)))
-    return [said[word] for word in re.findall(RE.option.pattern % words, text.lower())]
+    low = text.lower()
+    said = {word: option for option in options if (word := str(option).lower()) in low}
+    longest = sorted(filter(None, said), key=len, reverse=True)[:_MOST_OPTIONS]
+    one = RE.option.pattern % "|".join(map(re.escape, longest))
+    return [said[word] for word in re.findall(one, low)] if longest else []
 
 
 def _shared_out(arguments: list[Argument], groups: list[Group]) -> Values:
@@ -241,14 +245,16 @@ def _by_role(arguments: list[Argument], groups: list[Group]) -> Values:
 def from_results(argument: Argument, texts: Iterable[str]) -> list[Any]:
     """Return the values that results hold for an argument, of every result."""
     is_id, owner = argument.kind == "id", _folded("".join(argument.of))
+    owners = {"", *map(stem, argument.of)}
     last = _folded(argument.words[-1])
     names = [owner + last, owner, last, "id", ""] if is_id else [_folded(argument.name), ""]
     values = []
-    for text in map(glance, texts):
+    for text in [glance(text) for text in texts if not RE.failed.match(text)]:
         fields, named = _fields(text), things(text)
         held = [fields[name] for name in names if name in fields]
-        if is_id and "{" not in text:
-            held.append(named.ids(argument.of))
+        if is_id:
+            held.append([id for of, id in RE.id_said.findall(text) if stem(of) in owners])
+            held += [named.ids(argument.of)] if "{" not in text else []
         if argument.kind == "number":
             held += [group.values[:1] for group in named.numbers]
         values += next(filter(None, (_fitting(argument, each) for each in held)), [])
@@ -286,23 +292,31 @@ def _fitting(argument: Argument, values: Iterable[Any]) -> list[Any]:
 @lru_cache(maxsize=256)  # several arguments are looked for in the same results
 def _fields(text: str) -> Mapping[str, list[Any]]:
     """Return each field's values, from the outermost level; three words are one without a name."""
-    level, fields = list[tuple[str, Any]](), dict[str, list[Any]]()
-    for form in (text, text.replace("'", '"')):  # as Python prints a dictionary
-        with suppress(ValueError, RecursionError):
-            level = level or [("", json.loads(form))]
-    if not level:
+    found, fields = data(text), dict[str, list[Any]]()
+    if found is text:
         return {"": [text] if re.fullmatch(r"[^\s.:;,]+(?: [^\s.:;,]+){0,2}", text) else []}
+    level = [("", "", found)]  # of what, the field's name, and what is in it
     while level:
-        here, below = dict[str, list[Any]](), list[tuple[str, Any]]()
-        for name, inner in level:
+        here, below = dict[str, list[Any]](), list[tuple[str, str, Any]]()
+        for owner, name, value in level:
+            inner = data(value) if isinstance(value, str) and value[:1] in ("{", "[") else value
             if isinstance(inner, dict):
-                below += [(_folded(key), each) for key, each in inner.items()]
+                below += [(name, _folded(key), each) for key, each in inner.items()]
             elif isinstance(inner, list):
-                below += [(name, each) for each in inner]
+                below += [(owner, name, each) for each in inner]
             elif inner is not None:
-                here.setdefault(name, []).append(inner)
+                for known in {name, owner + name}:
+                    here.setdefault(known, []).append(inner)
         fields, level = here | fields, below
     return fields
+
+
+def data(text: str) -> Any:
+    """Return what JSON, or a dictionary as Python prints it, holds; the text if it is neither."""
+    for form in (text, text.replace("'", '"')):
+        with suppress(ValueError, RecursionError):
+            return json.loads(form)
+    return text
 
 
 def _folded(name: str) -> str:
@@ -387,11 +401,11 @@ def _looks_up(other: Function, tool: Function, of: set[str]) -> bool:
 
 
 class Rounds:
-    """The rounds of a task; `made` are all results, and `results` those that say something."""
+    """The rounds of a task; `made` are all calls, and `results` those that say something."""
 
-    def __init__(self, tools: Tools, task: str, made: Results, results: Results, told: str):
+    def __init__(self, tools: Tools, task: str, made: Made, results: Results, told: str):
         self._tools, self._task, self._listed = tools, task, RE.id_listed.findall(told)
-        self._made, self._results = [name for name, _ in made], results[-_MOST_RESULTS:]
+        self._made, self._results = made, results[-_MOST_RESULTS:]
         self._suppliers: dict[str, set[str]] = {}
 
     def due(self, needs: Sequence[Named]) -> list[tuple[Function, Plan]]:
@@ -403,10 +417,18 @@ class Rounds:
             own, lacking = self._suppliers[name], self._lacking(need)
             lacks = any(each.kind != "id" or not own for each in lacking)
             first = [o for o in plans if lacks or o in own or ordered[o].stage < need.stage]
-            waits = any((p := plans[o]) is None or self._made.count(o) < len(p) for o in first)
+            waits = any((p := plans[o]) is None or self._left(o, p) for o in first)
             plans[name] = None if waits else self._calls(need, first)
-        left = {name: (plan or [])[self._made.count(name) :] for name, plan in plans.items()}
+        left = {name: self._left(name, plan or []) for name, plan in plans.items()}
         return [(ordered[name].tool, plan) for name, plan in left.items() if plan]
+
+    def _left(self, name: str, plan: Plan) -> Plan:
+        """Return the calls of a tool that were not made; one of unknown arguments was the next."""
+        left, made = [*plan], [given for tool, _, given in self._made if tool == name]
+        for given in made:
+            same = next((e for e in left if given is None or given | e == given), None)
+            left = [each for each in left if each is not same]
+        return left[: max(0, _MOST_CALLS - len(made))]  # whatever becomes of their arguments
 
     def _put(self, need: Named, needs: dict[str, Named], ordered: dict[str, Named]) -> None:
         """Put a tool after those that look up its ids, whether the task names them or not."""

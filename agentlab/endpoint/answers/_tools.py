@@ -31,33 +31,36 @@ Turns = Sequence[tuple[str, str]]  # (role, text), oldest first
 
 
 class Conversation(NamedTuple):
-    """The task, and (tool, result) of each call made since the user set it, oldest first."""
+    """The task, and the calls made since the user set it, oldest first."""
 
     task: str
-    made: list[tuple[str, str]]
-    results: list[tuple[str, str]]  # without those that found nothing, or hand over
+    made: _rounds.Made
+    results: _rounds.Results  # without those that found nothing, or hand over
 
 
 def conversation(request: ChatRequest) -> Conversation:
     """Return what was asked and found; some clients hand results back as the user's words."""
-    task, made, names, before = "", list[tuple[str, str]](), dict[str | None, str](), ""
+    task, made, calls, before = "", list[tuple[str, str, Any]](), dict[str | None, Any](), ""
     offered = {tool.function.name for tool in request.tools or []}
     for message in request.messages:
         text = message.text
         if message.tool_calls:
-            names |= {call.id: call.function.name for call in message.tool_calls}
+            calls |= {call.id: call.function for call in message.tool_calls}
         observed = RE.observed.match(text) if offered and before else None
         if message.role == "tool":
-            made.append((names[message.tool_call_id], text))
+            call = calls[message.tool_call_id]
+            given = _rounds.data(call.arguments)
+            made.append((call.name, text, given if isinstance(given, dict) else None))
         elif message.role == "user" and observed:  # one for each call that the model's words name
             called = [word for word in re.findall(r"[\w-]+", before) if word in offered]
-            made += [(name, text[observed.end() :].strip()) for name in called or [""]]
+            made += [(name, text[observed.end() :].strip(), None) for name in called or [""]]
         elif message.role == "user":
             steps = RE.each("steps") if "tool_name_" in text else []
-            task, made = text, [*zip(*(step.findall(text) for step in steps), strict=False)]
+            said = zip(*(step.findall(text) for step in steps), strict=False)
+            task, made = text, [(*each, None) for each in said]
         before = text if message.role == "assistant" else ""
     told = [r for r in made if not (RE.hands_over.match(r[0]) or RE.nothing.match(r[1].strip()))]
-    return Conversation(glance(task), made, told)
+    return Conversation(glance(task), made, [each[:2] for each in told])
 
 
 def calls(request: ChatRequest, said: Conversation, told: str, writer: Writer) -> list[Call]:
@@ -90,7 +93,8 @@ def _forced(ending: Tools, useful: Tools, said: Conversation, writer: Writer) ->
         answer = writer.found or writer.write()
         strings = [each.name for each in asked(tool) if each.type == "string" and not each.many]
         return [(tool, [dict.fromkeys(strings[:1], answer)])]
-    left = [tool for tool in useful if tool.name not in dict(said.made)] or useful
+    made = {name for name, _, _ in said.made}
+    left = [tool for tool in useful if tool.name not in made] or useful
     chosen = [each.tool for each in named(left, unframe(said.task).task)]
     return [(tool, [{}]) for tool in chosen or left[:1]]
 
@@ -170,7 +174,8 @@ def speak(turns: Turns, writer: Writer) -> str:
     task, pad, later = split(turns)
     done = "\n".join([pad, *(text for _, text in later)])
     results = [RE.logs.sub("", text).strip() for text in RE.observation.findall(done)]
-    due = _due(guide, task, {name or also for name, also in RE.called.findall(done)}, results)
+    called = [name or also for name, also in RE.called.findall(RE.observation.sub("", done))]
+    due = _due(guide, task, called, results)
     call = next(iter(fill_in(due, task, writer)), None)
     said = "" if call else writer.from_results([("", text) for text in results]) or writer.write()
     if marks := RE.fences_of_code.search(guide):
@@ -194,7 +199,8 @@ def with_call(turns: Turns, said: Conversation, writer: Writer) -> Form | None:
     fields = form.schema.get("properties", {}) if form and form.schema else {}
     if form is None or "next_tool_name" not in fields:
         return form
-    due = _due(_guide(turns), said.task, set(dict(said.made)), [])
+    called, results = [name for name, _, _ in said.made], [result for _, result, _ in said.made]
+    due = _due(_guide(turns), said.task, called, results)
     name, arguments = [*fill_in(due, said.task, writer), ("finish", "{}")][0]
     value = json.loads(arguments) if form.written == "json" else arguments
     known = {"next_tool_name": {"const": name}, "next_tool_args": {"const": value}}
@@ -207,20 +213,25 @@ def split(turns: Turns) -> tuple[str, str, Turns]:
     asked = [at for at in users if not turns[at][1].lstrip().startswith("Observation:")]
     at = ([at for at in asked if RE.leads.search(turns[at][1])] or asked or [0])[-1]
     text = turns[at][1]
-    if "Action Input:" in text and (start := text.rfind("\nQuestion:")) >= 0:
-        text = text[start + len("\nQuestion:") :].lstrip()
+    if "Action Input:" in text:
+        text = RE.question.split(text)[-1]
     pad = RE.after_the_task.search(text)
     end = pad.start() if pad else len(text)
     return glance(text[:end].strip()), text[end:], turns[at + 1 :]
 
 
-def _due(guide: str, task: str, called: set[str], results: list[str]) -> Due:
-    """Return a call of the first tool that the task names and that was not called yet."""
+def _due(guide: str, task: str, called: list[str], results: list[str]) -> Due:
+    """Return the first of the calls that are due."""
     tools = [tool for tool in _described(guide) if tool.name not in ("final_answer", "finish")]
-    chosen = [each.tool for each in named(tools, unframe(task).task)]
+    task, offered = unframe(task).task, {tool.name for tool in tools}
+    needs = named(tools, task)
     if "Tool Arguments: " in guide:  # CrewAI's agents have tools because their tasks need them
-        chosen = [] if results else (chosen or tools)[:1]
-    return [(tool, [{}]) for tool in chosen if tool.name not in called][:1]
+        chosen = [each.tool for each in needs] or tools
+        return [] if results else [(tool, [{}]) for tool in chosen[:1]]
+    names = [name for name in called if name in offered]
+    found = [*zip(names, results, strict=False)]
+    due = Rounds(tools, task, [(*each, None) for each in found], found, "").due(needs)
+    return [(tool, plan[:1]) for tool, plan in due[:1]]
 
 
 def _guide(turns: Turns) -> str:
