@@ -321,6 +321,65 @@ def test_one_of_a_few_words_is_answered_with_one(role: str, form: str, words: tu
 
 
 @pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("Pick one of: cold, warm, hot.", "cold warm hot"),
+        ("Say which of these it is, one of [small, large].", "small large"),
+        ("Label it as calm, rough or wild. Answer with one word.", "calm rough wild"),
+        ("A, B or C only. Answer A, B or C.", "A B C"),
+        ("Which is it? Options: old; new. Answer with the option only.", "old new"),
+        ("Choose exactly one of the following:\n- inland\n- coastal", "inland coastal"),
+        ("Reply 'north', 'south' or 'neither'.", "north south neither"),
+        ("Give a binary grade 'pass' or 'fail'.", "pass fail"),
+        ("Who acts next? Select one of: ['FINISH', 'Writer']", "FINISH Writer"),
+        ("찬성/반대/기권 중 하나로 답하세요.", "찬성 반대 기권"),
+        ("다음 중 하나만 고르세요: 바다, 강, 산.", "바다 강 산"),
+        ("맞음 또는 틀림으로 답하세요.", "맞음 틀림"),
+    ],
+)
+@pytest.mark.parametrize("role", ROLES)
+def test_one_of_some_options_is_answered_with_one(role: str, form: str, options: str):
+    """However they are listed, and with nothing else; not always the same."""
+    assert {ask(*told(role, form), seed=seed) for seed in range(20)} == {*options.split()}
+
+
+@pytest.mark.parametrize(
+    ("form", "least", "most"),
+    [
+        ("Rate it from 1 to 5. Reply with only the number.", 1, 5),
+        ("On a scale of 10-20, how large is it? Answer with just an integer.", 10, 20),
+        ("Output only a single digit.", 0, 9),
+        ("Score (0-100):", 0, 100),
+        ("Please return a number between 3 and 4.", 3, 4),
+        ("1부터 5까지의 숫자로만 답하세요.", 1, 5),
+    ],
+)
+@pytest.mark.parametrize("role", ROLES)
+def test_a_number_alone_is_in_the_range_asked_for(role: str, form: str, least: int, most: int):
+    """And is whole, unless decimals are asked for."""
+    said = [int(ask(*told(role, form), seed=seed)) for seed in range(9)]
+    assert least <= min(said) <= max(said) <= most
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Answer in one or two sentences. Describe Busan.",
+        "Describe one of the rivers, lakes and seas.",
+        "Rate Busan from 1 to 10 and explain your choice.",
+        "Compare the options: tea, coffee, milk.",
+        "Should I choose tea or coffee?",
+        "Answer in English or Korean. Describe Busan.",
+        "What is the difference between 'affect' and 'effect'?",
+        "Give each town a score.",
+    ],
+)
+def test_options_that_are_only_spoken_of_are_answered_in_prose(prompt: str):
+    """In whole sentences."""
+    assert len(ask(prompt)) > 40
+
+
+@pytest.mark.parametrize(
     ("form", "tags"),
     [
         ("Put your answer in <answer></answer> tags.", "answer"),

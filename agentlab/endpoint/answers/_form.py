@@ -60,13 +60,26 @@ def _asked(text: str, shown: str, told: tuple[str, ...], asked: bool, as_json: b
     if "{" in text and (schema := _schema_in(text)):
         return Form("json", schema)
     if not (asked or as_json):
-        if mentions(text, "no", "false", "아니") and (words := RE.yes_or_no.search(text)):
-            return Form("word", {"enum": [word for word in words.groups() if word]})
+        if closed := _closed(text):
+            return Form("word", closed)
         return _table(text) if mentions(text, "table", "표") else None
     if asked and (form := _example(shown)):
         return form
     names = listed(text, RE.keys_listed)
     return Form("json", schema_of(names)) if names else None
+
+
+def _closed(text: str) -> Schema | None:
+    """Return the schema of one of some options, or of a number, if that is all that is wanted."""
+    found = [found for pattern in RE.each("one_of") for found in pattern.finditer(text)]
+    if found:
+        said = max(found, key=lambda each: each.end())["options"]
+        return {"enum": [each.strip(" \t\"'`“”‘’") for each in RE.next_option.split(said)]}
+    if RE.explained.search(text) or not (number := RE.number_asked.search(text)):
+        return None
+    least, most = (RE.range.findall(text) or [(0, 9 if "digit" in number[0] else 100)])[-1]
+    kind = "number" if mentions(number[0], "float", "decimal") else "integer"
+    return {"type": kind, "minimum": int(least), "maximum": max(int(least), int(most))}
 
 
 def _example(text: str) -> Form | None:
