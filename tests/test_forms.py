@@ -47,6 +47,12 @@ def told(role: str, form: str) -> list[tuple[str, str]]:
         ('Give me JSON with the keys "x" and "y".', "x y"),
         ("Output valid JSON. The keys must be id and label.", "id label"),
         ("Write it as JSON with properties title and year.", "title year"),
+        ("Give me JSON: title, year, place", "title year place"),
+        ("Reply in JSON. Include title, year and place.", "title year place"),
+        ("Extract the town's name and size as JSON.", "name size"),
+        ("Answer as JSON with the key verdict.", "verdict"),
+        ("Antworte in JSON mit den Schlüsseln titel und jahr.", "titel jahr"),
+        ("제목, 연도, 장소를 JSON으로 주세요.", "제목 연도 장소"),
         ("Produce JSON with the keys `q1`, `q2` and `q3`.", "q1 q2 q3"),
         ("Answer as a JSON object with name, age and city as keys.", "name age city"),
         ("Return JSON with a single key 'answer'.", "answer"),
@@ -89,6 +95,23 @@ def test_types_that_words_name_are_kept():
     assert all(isinstance(tag, str) for tag in answer["tags"])
 
 
+def test_a_list_of_words_is_a_list():
+    """Of texts, as many as are wanted."""
+    for asks in ("Return only a JSON array of 4 strings.", "List four towns as a JSON list."):
+        words = json.loads(ask(asks))
+        assert len(words) == 4 and all(isinstance(word, str) for word in words)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_options_and_ranges_of_a_key_are_kept(seed: int):
+    """In a sketch, or behind its name."""
+    sketch = 'Reply in JSON: {"mood": "calm" | "wild", "wind": <number 3-9>}'
+    words = 'Give JSON with the keys mood ("calm" or "wild") and wind (integer 3-9).'
+    for form in (sketch, words):
+        answer = json.loads(ask(form, seed=seed))
+        assert answer["mood"] in ("calm", "wild") and 3 <= answer["wind"] <= 9
+
+
 def test_types_in_a_sketch_are_kept():
     """Whether the sketch is JSON or has comments."""
     sketch = 'Describe Busan. Answer in JSON:\n{"name": string, // its name\n"people": integer}'
@@ -101,6 +124,9 @@ def test_types_in_a_sketch_are_kept():
     ("form", "many"),
     [
         ('Answer in JSON like this: [{"name": "x", "age": 3}, {"name": "y", "age": 4}]', 2),
+        ("Return a JSON array of four objects, each with the keys name and age.", 4),
+        ("Write 5 examples as a JSON list, each with name and age fields.", 5),
+        ("name과 age 키를 가진 객체 2개를 JSON 배열로 출력하세요.", 2),
     ],
 )
 def test_a_list_of_objects_is_a_list(form: str, many: int):
@@ -276,6 +302,10 @@ def test_a_table_has_the_columns_and_rows_asked_for(role: str, form: str, column
         ("Answer in at most three sentences.", r"[.](?:\s|$)", 3),
         ("Answer with nine sentences.", r"[.](?:\s|$)", 9),
         ("세 문장 이내로 쓰세요.", r"[.](?:\s|$)", 3),
+        ("Answer in fewer than 4 sentences.", r"[.](?:\s|$)", 3),
+        ("Answer in two sentences or less.", r"[.](?:\s|$)", 2),
+        ("Use more than 3 bullet points.", r"^- ", 4),
+        ("Use 5 bullet points or fewer.", r"^- ", 5),
         ("네 개의 번호 목록으로 쓰세요.", r"^\d\. ", 4),
         ("5개의 글머리 기호로 쓰세요.", r"^- ", 5),
     ],
@@ -294,7 +324,16 @@ def test_what_is_counted_in_words_is_counted_in_the_answer(
     [
         ("no more than 50 words", 1, 50),
         ("at most 12 words", 1, 12),
-        ("under 30 words", 1, 30),
+        ("under 30 words", 1, 29),
+        ("fewer than 25 words", 1, 24),
+        ("a maximum of 18 words", 1, 18),
+        ("35 words or less", 1, 35),
+        ("not more than 22 words", 1, 22),
+        ("40 words or more", 40, 70),
+        ("more than 33 words", 34, 70),
+        ("exactly 31 words", 31, 31),
+        ("between 30 and 45 words", 30, 45),
+        ("50-55 words", 50, 55),
         ("at least 60 words", 60, 90),
         ("one word", 1, 1),
     ],
@@ -302,6 +341,11 @@ def test_what_is_counted_in_words_is_counted_in_the_answer(
 def test_a_bound_in_words_is_kept(form: str, least: int, most: int, seed: int):
     """Not to the nearest sentence, but strictly."""
     assert least <= len(ask(f"Describe Busan in {form}.", seed=seed).split()) <= most
+
+
+def test_a_bound_in_korean_words_is_kept():
+    """The word for it stands behind the number."""
+    assert all(len(ask("부산을 30단어 이하로 설명하세요.", seed=s).split()) <= 30 for s in range(8))
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,18 @@ def test_a_form_has_the_numbers_that_the_task_says(task: str, expected: list[int
     assert list(made_up(task, MULTIPLY).values()) == expected
 
 
+@pytest.mark.parametrize(
+    "form",
+    ["JSON with the keys city and degrees", 'JSON: {"city": "...", "degrees": 0}',
+     "JSON with degrees (number) and city"],
+)  # fmt: skip
+def test_keys_have_what_results_have_under_their_names(form: str):
+    """Of the same type as in the result."""
+    found = {"get_weather": {"data": {"city": "Oslo", "degrees": -3}}}
+    _, text = rounds(f"Weather in Oslo? Answer with {form}.", [WEATHER], found)
+    assert json.loads(text) == {"city": "Oslo", "degrees": -3}
+
+
 def test_a_form_takes_each_field_s_kind_of_value():
     """An address for an e-mail, and nobody is called by it."""
     fields = {"name": "string", "age": "integer", "email": {"type": "string", "format": "email"}}

@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple
 from agentlab.endpoint.answers._form import Form, form_of, listed, mentions, number
 from agentlab.endpoint.answers._patterns import RE
 
-# How many, of what, and "most", "least" or nothing for about; 0 if the model is to choose.
-Length = tuple[int, Literal["sentences", "bullets", "paragraphs", "words"], str]
+# How many (0: as the model likes), of what, and the least and the most, which are 0 for about.
+Length = tuple[int, Literal["sentences", "bullets", "paragraphs", "words"], int, int]
 
 _LONGEST_TOPIC = 200
 _READ = 12_000  # characters
@@ -69,7 +69,7 @@ def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Aske
     Example:
         >>> asked = read("Describe tides in two sentences.")
         >>> asked.topic, asked.length
-        ('tides', (2, 'sentences', ''))
+        ('tides', (2, 'sentences', 0, 0))
     """
     if "{{" in prompt and re.search(r'\{\{\s*"', prompt):  # a template's, that nobody filled in
         prompt = prompt.replace("{{", "{").replace("}}", "}")
@@ -137,8 +137,17 @@ def _length(text: str) -> Length | None:
             at = max(0, found.start() - _REACH)
             many = getattr(RE, before).search(text, at, found.start()) if before else found
             if many:
-                bound = RE.bound.search(text, max(0, many.start() - 30), many.start())
-                said = ("most" if bound[1] else "least") if bound else ""
-                return number(many[1]), unit, said
+                bound = RE.bound.search(text, max(0, many.start() - _REACH), many.start())
+                bound = bound or RE.bound_behind.match(text, found.end())
+                said, count = bound.lastgroup if bound else "", number(many[1])
+                count = max(1, count + {"above": 1, "below": -1}.get(said or "", 0))
+                least = number(bound["from"]) if bound and said == "from" else count
+                most = count if said in ("most", "below", "exact", "from") else 0
+                return (
+                    count,
+                    unit,
+                    least if said in ("least", "above", "exact", "from") else 0,
+                    most,
+                )
     listed_so = mentions(text, "list", "bullet", "글머리", "번호") and RE.list_asked.search(text)
-    return (0, "bullets", "") if listed_so else None
+    return (0, "bullets", 0, 0) if listed_so else None

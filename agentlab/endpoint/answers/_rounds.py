@@ -244,14 +244,14 @@ def _by_role(arguments: list[Argument], groups: list[Group]) -> Values:
 
 def from_results(argument: Argument, texts: Iterable[str]) -> list[Any]:
     """Return the values that results hold for an argument, of every result."""
-    is_id, owner = argument.kind == "id", _folded("".join(argument.of))
+    is_id, owner = argument.kind == "id", folded("".join(argument.of))
     owners = {"", *map(stem, argument.of)}
-    last = _folded(argument.words[-1])
-    names = [owner + last, owner, last, "id", ""] if is_id else [_folded(argument.name), ""]
+    last = folded(argument.words[-1])
+    names = [owner + last, owner, last, "id", ""] if is_id else [folded(argument.name), ""]
     values = []
     for text in [glance(text) for text in texts if not RE.failed.match(text)]:
-        fields, named = _fields(text), things(text)
-        held = [fields[name] for name in names if name in fields]
+        known, named = fields(text), things(text)
+        held = [known[name] for name in names if name in known]
         if is_id:
             held.append([id for of, id in RE.id_said.findall(text) if stem(of) in owners])
             held += [named.ids(argument.of)] if "{" not in text else []
@@ -290,9 +290,9 @@ def _fitting(argument: Argument, values: Iterable[Any]) -> list[Any]:
 
 
 @lru_cache(maxsize=256)  # several arguments are looked for in the same results
-def _fields(text: str) -> Mapping[str, list[Any]]:
+def fields(text: str) -> Mapping[str, list[Any]]:
     """Return each field's values, from the outermost level; three words are one without a name."""
-    found, fields = data(text), dict[str, list[Any]]()
+    found, known = data(text), dict[str, list[Any]]()
     if found is text:
         return {"": [text] if re.fullmatch(r"[^\s.:;,]+(?: [^\s.:;,]+){0,2}", text) else []}
     level = [("", "", found)]  # of what, the field's name, and what is in it
@@ -301,14 +301,14 @@ def _fields(text: str) -> Mapping[str, list[Any]]:
         for owner, name, value in level:
             inner = data(value) if isinstance(value, str) and value[:1] in ("{", "[") else value
             if isinstance(inner, dict):
-                below += [(name, _folded(key), each) for key, each in inner.items()]
+                below += [(name, folded(key), each) for key, each in inner.items()]
             elif isinstance(inner, list):
                 below += [(owner, name, each) for each in inner]
             elif inner is not None:
-                for known in {name, owner + name}:
-                    here.setdefault(known, []).append(inner)
-        fields, level = here | fields, below
-    return fields
+                for each in {name, owner + name}:
+                    here.setdefault(each, []).append(inner)
+        known, level = here | known, below
+    return known
 
 
 def data(text: str) -> Any:
@@ -319,7 +319,8 @@ def data(text: str) -> Any:
     return text
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """Return a field's name as it is compared with others."""
     return re.sub(r"[\W_]+", "", name.lower()).removesuffix("s")
 
 

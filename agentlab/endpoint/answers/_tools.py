@@ -63,6 +63,11 @@ def conversation(request: ChatRequest) -> Conversation:
     return Conversation(glance(task), made, [each[:2] for each in told])
 
 
+def fields_of(results: _rounds.Results) -> dict[str, list[Any]]:
+    """Return what the fields of results hold; of the same field, what the last has."""
+    return {name: held for _, text in results for name, held in _rounds.fields(text).items()}
+
+
 def calls(request: ChatRequest, said: Conversation, told: str, writer: Writer) -> list[Call]:
     """Return what the model calls in this turn, or raise CannotFill; nothing if it speaks."""
     offered, task, as_form = request.offered, unframe(said.task).task, request.must_call_this
