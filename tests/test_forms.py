@@ -156,6 +156,14 @@ def test_a_list_of_objects_is_a_list(form: str, many: int):
         "What does the <div> tag do?",
         "Explain why people say yes or no.",
         'Explain this JSON Schema: {"type": "object", "properties": {"a": {"type": "string"}}}',
+        "Please don't reply in JSON. Describe Busan.",
+        "Describe Busan, but not in JSON.",
+        "Never answer true or false. Describe Busan.",
+        "Describe Busan without a table and without any headings.",
+        "Our list with the columns Town and Size is wrong. Why?",
+        "My slides have three bullet points. Describe Busan.",
+        'The server sent {"town": "Busan", "size": 3}. Describe Busan.',
+        "I read 300 words a minute. Describe Busan.",
         "JSON에 대해 설명하세요.",
         "밭의 열쇠에 대해 쓰세요.",
     ],
@@ -165,6 +173,25 @@ def test_words_that_ask_for_no_form_are_answered_in_prose(prompt: str):
     answer = ask(prompt)
     assert answer.endswith(".") and len(answer) > 40
     assert not re.search(r"[{}|#]|^[-<\d]", answer, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["The letter has 9 sentences. Answer in two sentences.",
+     "Answer in two sentences:\n\nThe letter has 9 sentences.",
+     "Do not use more than two sentences.", "Don't list bullets. Write two sentences."],
+)  # fmt: skip
+def test_what_is_said_of_a_text_that_is_there_is_no_order(prompt: str):
+    """And "no more than" forbids nothing but more."""
+    assert ask(prompt).count(".") == 2
+
+
+@pytest.mark.parametrize(
+    "more", ["Do not wrap the JSON in a fence.", "Don't forget the JSON.", "Return only JSON."]
+)
+def test_what_is_forbidden_leaves_the_form_that_is_asked_for(more: str):
+    """An order beside it counts."""
+    assert list(json.loads(ask(f"Return JSON with the keys a and b. {more}"))) == ["a", "b"]
 
 
 def test_the_user_overrules_the_system_and_the_last_words_count():

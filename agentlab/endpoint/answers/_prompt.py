@@ -74,7 +74,8 @@ def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Aske
     if "{{" in prompt and re.search(r'\{\{\s*"', prompt):  # a template's, that nobody filled in
         prompt = prompt.replace("{{", "{").replace("}}", "}")
     framed = unframe(prompt)
-    task = f"{framed.task}\n\n{framed.expected}".rstrip()
+    task = RE.not_asked_for.sub("", f"{framed.task}\n\n{framed.expected}".rstrip())
+    told = tuple(RE.not_asked_for.sub("", each) for each in told)
     start = _form_start(task) if "\n" in task else 0  # nothing follows a line
     before, shown = task[:start], task[start:]
     of_fields = framed.expected if framed.expected.startswith(_OF_FIELDS) else ""
@@ -82,7 +83,9 @@ def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Aske
     asked = _prose(task, shown)
     if told and not (asked.headings or asked.items or asked.length):
         asked = _prose("\n".join(told), "")._replace(korean=asked.korean)
-    about = re.sub(r"\{.*\}|</?[\w-]+>", " ", task, flags=re.S) if form and form.schema else task
+    about = f"{framed.task}\n\n{framed.expected}".rstrip()
+    if form and form.schema:
+        about = re.sub(r"\{.*\}|</?[\w-]+>", " ", about, flags=re.S)
     given = tuple(title for _, title in _outline(framed.context + before)[0])
     return asked._replace(topic=_topic(about), form=form, given=given)
 
