@@ -8,7 +8,7 @@ if nothing else holds a value, those that the task names before it. It waits for
 import json
 import re
 from bisect import bisect
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import lru_cache
 from itertools import islice, pairwise, product
@@ -69,10 +69,15 @@ def things(text: str) -> Things:
     found = [*RE.thing.finditer(text)]
     numbers = [each for each in found if each["number"]]
     names = [each for each in found if not each["number"]] or [*RE.thing_in_korean.finditer(text)]
+    names = names or [*_within(RE.listing, RE.listed, text)]
     codes = [each for each in names if RE.code.fullmatch(each[0])]
-    lists = [each.span() for each in RE.places.finditer(text)]
-    places = [each for span in lists for each in RE.place.finditer(text, *span)]
+    places = [*_within(RE.places, RE.place, text)]
     return Things(*(_grouped(text, each) for each in (names, codes, numbers, places)))
+
+
+def _within(lists: re.Pattern[str], one: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    for each in lists.finditer(text):
+        yield from one.finditer(text, *each.span())
 
 
 def _grouped(text: str, found: list[re.Match[str]]) -> list[Group]:
