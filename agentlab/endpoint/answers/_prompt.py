@@ -74,7 +74,8 @@ def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Aske
     if "{{" in prompt and re.search(r'\{\{\s*"', prompt):  # a template's, that nobody filled in
         prompt = prompt.replace("{{", "{").replace("}}", "}")
     framed = unframe(prompt)
-    task = RE.not_asked_for.sub("", f"{framed.task}\n\n{framed.expected}".rstrip())
+    said = f"{framed.task}\n\n{framed.expected}".rstrip()
+    task = RE.not_asked_for.sub("", said)
     told = tuple(RE.not_asked_for.sub("", each) for each in told)
     start = _form_start(task) if "\n" in task else 0  # nothing follows a line
     before, shown = task[:start], task[start:]
@@ -83,9 +84,7 @@ def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Aske
     asked = _prose(task, shown)
     if told and not (asked.headings or asked.items or asked.length):
         asked = _prose("\n".join(told), "")._replace(korean=asked.korean)
-    about = f"{framed.task}\n\n{framed.expected}".rstrip()
-    if form and form.schema:
-        about = re.sub(r"\{.*\}|</?[\w-]+>", " ", about, flags=re.S)
+    about = re.sub(r"\{.*\}|</?[\w-]+>", " ", said, flags=re.S) if form and form.schema else said
     given = tuple(title for _, title in _outline(framed.context + before)[0])
     return asked._replace(topic=_topic(about), form=form, given=given)
 
@@ -142,15 +141,9 @@ def _length(text: str) -> Length | None:
             if many:
                 bound = RE.bound.search(text, max(0, many.start() - _REACH), many.start())
                 bound = bound or RE.bound_behind.match(text, found.end())
-                said, count = bound.lastgroup if bound else "", number(many[1])
-                count = max(1, count + {"above": 1, "below": -1}.get(said or "", 0))
-                least = number(bound["from"]) if bound and said == "from" else count
-                most = count if said in ("most", "below", "exact", "from") else 0
-                return (
-                    count,
-                    unit,
-                    least if said in ("least", "above", "exact", "from") else 0,
-                    most,
-                )
+                more, least, most = RE.mapping("bounds")[bound.lastgroup if bound else "about"]
+                count = max(1, number(many[1]) + more)
+                start = number(bound["start"]) if bound and bound.lastgroup == "start" else count
+                return count, unit, least * start, most * count
     listed_so = mentions(text, "list", "bullet", "글머리", "번호") and RE.list_asked.search(text)
     return (0, "bullets", 0, 0) if listed_so else None

@@ -24,7 +24,7 @@ from agentlab.endpoint.contract.request import Function
 Values = dict[str, list[Any]]  # of each argument that is known
 Plan = list[dict[str, Any]]  # for each call of a tool, the arguments that it has to be given
 Results = Sequence[tuple[str, str]]  # (tool, result), oldest first
-Made = Sequence[tuple[str, str, Any]]  # with a call's arguments, too; None if nobody knows them
+Made = Sequence[tuple[str, str, Any]]  # with a call's arguments, if they are known
 Tools = Sequence[Function]
 
 _MOST_CALLS = 16  # of one tool for one task
@@ -145,22 +145,17 @@ def _asked(tool: str, encoded: bytes) -> list[Argument]:
     return [_argument(tool, root, name, inner) for name, inner in said.items()]
 
 
-def _plain(root: Schema, schema: Any) -> Schema:
+def _plain(root: Schema, schema: Any, depth: int = 0) -> Schema:
     """Return the schema of a value that is not null, with references followed."""
-    budget = Budget(steps=100)  # a reference may lead back to itself
-    with suppress(CannotFill):
-        while isinstance(schema, Mapping):
-            budget.spend()
-            options = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
-            if "$ref" in schema:
-                schema = resolve(root, schema["$ref"], budget)
-            elif options:
-                schema = next((each for each in options if each != {"type": "null"}), {})
-            elif isinstance(kinds := schema.get("type"), list):
-                schema = {**schema, "type": next(filter("null".__ne__, kinds), "null")}
-            else:
-                return schema
-    return {}
+    if not isinstance(schema, Mapping) or depth > _MOST_STAGES:  # it leads back to itself
+        return {}
+    options = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf") or []
+    options = [resolve(root, schema["$ref"], Budget())] if "$ref" in schema else options
+    for option in [each for each in options if each != {"type": "null"}][:1]:
+        return _plain(root, option, depth + 1)
+    kinds = schema.get("type")
+    known = [kind for kind in kinds if kind != "null"][:1] if isinstance(kinds, list) else []
+    return {**schema, "type": known[0]} if known else schema
 
 
 def _argument(tool: str, root: Schema, name: str, inner: Schema) -> Argument:
@@ -171,6 +166,8 @@ def _argument(tool: str, root: Schema, name: str, inner: Schema) -> Argument:
         kind = "other"
     elif RE.id.match("_".join(words)):
         kind, of = "id", words[:-1] or snake(tool)[1:]
+    elif inner.get("format") in RE.mapping("formats"):
+        kind = "other"
     elif type != "string":
         kind = "number"
     elif SETS["passed_on"] & {*words}:
@@ -186,11 +183,13 @@ def from_task(tool: Function, text: str) -> Values:
     values = {each.name: named.ids(each.of) for each in given if each.kind == "id"}
     values |= _shared_out([a for a in given if a.kind == "number"], _left(named.numbers, values))
     values |= {a.name: chosen(a.schema["enum"], text) for a in given if "enum" in a.schema}
+    for form, (_, pattern) in RE.mapping("formats").items():
+        those = [a.name for a in given if a.kind == "other" and a.schema.get("format") == form]
+        said = re.findall(pattern, text) if those else []
+        values |= {name: said[at :: len(those)] for at, name in enumerate(those)}
     names = [a for a in given if a.kind == "name"]
-    for form in sorted({a.schema.get("format", "") for a in names}, reverse=True):
-        those = [a for a in names if a.schema.get("format", "") == form]
-        left = _left(named.names, values, form)
-        values |= _shared_out(those, left) or _by_role(those, named.places)
+    left = _left(named.names, values)
+    values |= _shared_out(names, left) or _by_role(names, named.places)
     texts = [a for a in given if a.kind == "text" and not SETS["whole"] & {*a.words}]
     left = _left(named.names, values)
     values |= {each.name: group.values for each, group in zip(texts, left, strict=False)}
@@ -206,17 +205,10 @@ def coworkers(tool: Function) -> list[str]:
     return [name.strip() for name in found[1].split(",")[:100]] if found else []
 
 
-def _left(groups: list[Group], values: Values, form: str = "") -> list[Group]:
-    """Return the groups without what is taken, and of a format without what is none of it."""
+def _left(groups: list[Group], values: Values) -> list[Group]:
     taken = {str(value).lower() for known in values.values() for value in known}
-    left = [[v for v in in_format(g.values, form) if str(v).lower() not in taken] for g in groups]
-    return [g._replace(values=own) for g, own in zip(groups, left, strict=True) if own]
-
-
-def in_format(values: Iterable[str], form: Any) -> list[str]:
-    """Return those values that have a format's form; all, if it is not known."""
-    _, pattern = RE.mapping("formats").get(form, ("", ""))
-    return [value for value in values if not pattern or re.fullmatch(pattern, value)]
+    left = [g._replace(values=[v for v in g.values if str(v).lower() not in taken]) for g in groups]
+    return [group for group in left if group.values]
 
 
 def chosen(options: Iterable[Any], text: str) -> list[Any]:
@@ -281,9 +273,7 @@ def _fitting(argument: Argument, values: Iterable[Any]) -> list[Any]:
     """Return those values that an argument may have, as its type has them."""
     said = [str(value).strip() for value in values if not isinstance(value, bool)]
     said = [*dict.fromkeys(value for value in said if 0 < len(value) <= _LONGEST)]
-    fitting: list[Any] = in_format(said, argument.schema.get("format"))
-    if argument.kind == "id":  # of whatever format it is said to be
-        fitting = [value for value in said if " " not in value]
+    fitting: list[Any] = [value for value in said if argument.kind != "id" or " " not in value]
     if argument.type in ("integer", "number"):
         digits = r"-?\d{1,15}" if argument.type == "integer" else r"-?\d{1,15}(\.\d{1,15})?"
         plain = (value.replace(",", "") for value in said)
@@ -432,7 +422,8 @@ class Rounds:
         """Return the calls of a tool that were not made; one of unknown arguments was the next."""
         left, made = [*plan], [given for tool, _, given in self._made if tool == name]
         for given in made:
-            same = next((e for e in left if given is None or given | e == given), None)
+            known = isinstance(given, dict)
+            same = next((e for e in left if not known or given | e == given), None)
             left = [each for each in left if each is not same]
         return left[: max(0, _MOST_CALLS - len(made))]  # whatever becomes of their arguments
 

@@ -19,7 +19,7 @@ from agentlab.endpoint.answers import _rounds
 from agentlab.endpoint.answers._form import Form, read_json, schema_of, typed
 from agentlab.endpoint.answers._patterns import RE, SETS
 from agentlab.endpoint.answers._prompt import glance, unframe
-from agentlab.endpoint.answers._rounds import Named, Rounds, Tools, asked, coworkers, named
+from agentlab.endpoint.answers._rounds import Named, Rounds, Tools, asked, coworkers, named, sets_of
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Writer
 from agentlab.endpoint.contract.json_schema import Budget, CannotFill, admits, problem
@@ -49,8 +49,7 @@ def conversation(request: ChatRequest) -> Conversation:
         observed = RE.observed.match(text) if offered and before else None
         if message.role == "tool":
             call = calls[message.tool_call_id]
-            given = _rounds.data(call.arguments)
-            made.append((call.name, text, given if isinstance(given, dict) else None))
+            made.append((call.name, text, _rounds.data(call.arguments)))
         elif message.role == "user" and observed:  # one for each call that the model's words name
             called = [word for word in re.findall(r"[\w-]+", before) if word in offered]
             made += [(name, text[observed.end() :].strip(), None) for name in called or [""]]
@@ -63,16 +62,11 @@ def conversation(request: ChatRequest) -> Conversation:
     return Conversation(glance(task), made, [each[:2] for each in told])
 
 
-def fields_of(results: _rounds.Results) -> dict[str, list[Any]]:
-    """Return what the fields of results hold; of the same field, what the last has."""
-    return {name: held for _, text in results for name, held in _rounds.fields(text).items()}
-
-
 def calls(request: ChatRequest, said: Conversation, told: str, writer: Writer) -> list[Call]:
     """Return what the model calls in this turn, or raise CannotFill; nothing if it speaks."""
     offered, task, as_form = request.offered, unframe(said.task).task, request.must_call_this
     if as_form:  # as structured output uses tools
-        due: Due = [(offered[0], [{}])]
+        due: Due = [(offered[0], sets_of(offered[0], _rounds.from_task(offered[0], task))[:1])]
     else:
         ends = [tool for tool in offered if request.must_call and RE.ending.fullmatch(tool.name)]
         useful = [tool for tool in offered if tool not in ends]
@@ -131,9 +125,10 @@ class _FromPrompt:
         self._said, self._task = prompt.lower(), framed.task.strip()
         self._context = framed.context or self._task
         said = _rounds.things(self._task)
-        self._numbers = [float(n.replace(",", "")) for g in said.numbers for n in g.values]
+        self._numbers = (float(n.replace(",", "")) for g in said.numbers for n in g.values)
         left = said.names if as_form or not given else []  # what is given was taken from them
-        self._names = [name for group in left for name in group.values]
+        names = (name for group in left for name in group.values)
+        self._names = (n for n in names if not (as_form and RE.formatted.fullmatch(n)))
 
     def text(self, name: str, schema: Mapping[str, Any]) -> str:
         words = {*_rounds.snake(name)}
@@ -141,27 +136,20 @@ class _FromPrompt:
             return self._context
         if words & SETS["whole"] and not self._as_form:
             return self._task
-        form = schema.get("format", name.rpartition("_")[2])
-        fitting = _rounds.in_format(self._names, form)
-        if form not in RE.mapping("formats"):  # an address or a date is nobody's name
-            fitting = [each for each in fitting if not RE.formatted.fullmatch(each)]
-        if fitting:
-            self._names.remove(fitting[0])
-            return fitting[0]
-        inner = self._as_form or "format" in schema
-        return self._writer.text(name, schema) if inner else self._writer.topic
+        if "format" in schema:
+            return self._writer.text(name, schema)
+        said = next(self._names, None)
+        return said or (self._writer.text(name, schema) if self._as_form else self._writer.topic)
 
     def choose(self, name: str, options: Sequence[Any]) -> Any:
-        if options == [True, False]:
+        if options[0] is True:
             return not RE.turned_off.search(self._said)
         return next(iter(_rounds.chosen(options, self._said)), options[0])
 
     def number(self, name: str, least: float, most: float, whole: bool) -> float:
-        for number in self._numbers:
-            if least <= number <= most and not (whole and number % 1):
-                self._numbers.remove(number)
-                return number
-        return self._writer.number(name, least, most, whole)
+        fits = (n for n in self._numbers if least <= n <= most and not (whole and n % 1))
+        number = next(fits, None)
+        return self._writer.number(name, least, most, whole) if number is None else number
 
 
 def describes_tools(turns: Turns) -> bool:

@@ -20,7 +20,7 @@ import msgspec
 from agentlab.endpoint.answers._form import ANY, render, typed
 from agentlab.endpoint.answers._patterns import RE
 from agentlab.endpoint.answers._prompt import Asked, read, unframe
-from agentlab.endpoint.answers._rounds import folded
+from agentlab.endpoint.answers._rounds import fields, folded
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.contract.json_schema import CannotFill, Schema, admits
 
@@ -69,7 +69,7 @@ class Writer:
     def __init__(self, asked: Asked, phrases: Phrases, draw: random.Random):
         self._asked, self.draw, self.topic, self.form = asked, draw, asked.topic, asked.form
         self.found = ""  # what tools gave, for fields that pass a result on
-        self.fields: dict[str, list[Any]] = {}  # and what its fields hold
+        self._held: dict[str, list[Any]] = {}  # and what its fields hold
         self._phrases, self._sentences = phrases, self._shuffled(phrases.sentences)
         self._aspects, self._terms = self._shuffled(phrases.aspects), self._shuffled(phrases.terms)
 
@@ -89,17 +89,19 @@ class Writer:
         if self.form and self.form.example is not None:
             return self.with_results(self._imitate(self.form.example), {})
         with suppress(CannotFill):
-            return self.build(self.form.schema) if self.form else None
+            schema = self.form.schema if self.form else {"const": None}
+            return self.with_results(build(schema, self), schema)
         return None
 
-    def build(self, schema: Schema) -> Any:
-        """Return a value that a schema admits; fields have what results have under their names."""
-        return self.with_results(build(schema, self), schema)
+    def heed(self, results: Sequence[tuple[str, str]]) -> None:
+        """Take in what tools gave, (name, result) of each."""
+        self.found = self.from_results(results) if results else ""
+        self._held = {name: held for _, text in results for name, held in fields(text).items()}
 
     def with_results(self, value: Any, schema: Schema) -> Any:
         """Return an object with what results have in fields of the same names, if it may be."""
         for name in value if isinstance(value, dict) else []:
-            informed = value | {name: next(iter(self.fields.get(folded(name), [])), value[name])}
+            informed = value | {name: next(iter(self._held.get(folded(name), [])), value[name])}
             value = informed if admits(schema, informed) else value
         return value
 
