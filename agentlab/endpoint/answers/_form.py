@@ -154,8 +154,8 @@ def typed(words: str) -> dict[str, Any]:
         return {"enum": options or [""]}
     kinds = (kind for kind, said in RE.mapping("kinds").items() if re.search(said, words))
     kind, ends = next(kinds, "string"), RE.range.search(words)
-    bounds = {"minimum": int(ends[1]), "maximum": int(ends[2])} if ends else {}
-    return {"type": kind, **bounds}
+    bounds = sorted(map(int, ends.groups())) if ends else []
+    return {"type": kind, **dict(zip(("minimum", "maximum"), bounds, strict=False))}
 
 
 def listed(text: str, nouns: re.Pattern[str]) -> dict[str, dict[str, Any]]:

@@ -141,9 +141,10 @@ def _length(text: str) -> Length | None:
             if many:
                 bound = RE.bound.search(text, max(0, many.start() - _REACH), many.start())
                 bound = bound or RE.bound_behind.match(text, found.end())
-                more, least, most = RE.mapping("bounds")[bound.lastgroup if bound else "about"]
+                kind = (bound and bound.lastgroup) or "about"
+                more, least, most = RE.mapping("bounds")[kind]
                 count = max(1, number(many[1]) + more)
-                start = number(bound["start"]) if bound and bound.lastgroup == "start" else count
+                start = number(bound["start"]) if bound and kind == "start" else count
                 return count, unit, least * start, most * count
     listed_so = mentions(text, "list", "bullet", "글머리", "번호") and RE.list_asked.search(text)
     return (0, "bullets", 0, 0) if listed_so else None

@@ -8,7 +8,7 @@ if nothing else holds a value, those that the task names before it. It waits for
 import json
 import re
 from bisect import bisect
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import lru_cache
 from itertools import islice, pairwise, product
@@ -18,7 +18,7 @@ import msgspec
 
 from agentlab.endpoint.answers._patterns import RE, SETS
 from agentlab.endpoint.answers._prompt import glance
-from agentlab.endpoint.contract.json_schema import Budget, CannotFill, Schema, admits, resolve
+from agentlab.endpoint.contract.json_schema import Budget, CannotFill, Schema, resolve, validator_of
 from agentlab.endpoint.contract.request import Function
 
 Values = dict[str, list[Any]]  # of each argument that is known
@@ -111,6 +111,7 @@ class Argument(NamedTuple):
     words: list[str]
     of: list[str]  # whose an id is, as "user" of `user_id`
     schema: Schema  # of the value, or of each in the list
+    admits: Callable[[Any], bool]
 
 
 @lru_cache(maxsize=1024)  # of names, descriptions and tasks that come again
@@ -174,7 +175,10 @@ def _argument(tool: str, root: Schema, name: str, inner: Schema) -> Argument:
         kind = "text"
     elif SETS["told"] & {*words}:
         kind = "other"
-    return Argument(name, kind, str(type), many, words, of, inner)
+    admits: Callable[[Any], bool] = bool  # any, if it cannot be checked without the rest
+    with suppress(CannotFill):
+        admits = validator_of(inner).is_valid
+    return Argument(name, kind, str(type), many, words, of, inner, admits)
 
 
 def from_task(tool: Function, text: str) -> Values:
@@ -279,9 +283,7 @@ def _fitting(argument: Argument, values: Iterable[Any]) -> list[Any]:
         plain = (value.replace(",", "") for value in said)
         cast = int if argument.type == "integer" else float
         fitting = [cast(value) for value in plain if re.fullmatch(digits, value)]
-    with suppress(CannotFill):  # too much to check
-        return [value for value in fitting if admits(argument.schema, value)]
-    return []
+    return [value for value in fitting if argument.admits(value)]
 
 
 @lru_cache(maxsize=256)  # several arguments are looked for in the same results

@@ -26,6 +26,7 @@ from agentlab.endpoint.contract.json_schema import CannotFill, Schema, admits
 
 _LONG = 200  # characters of a result that is an answer
 _DEEPEST = 40
+_MOST_FIELDS = 50  # for which results are looked at
 
 
 class Phrases(msgspec.Struct):
@@ -89,8 +90,8 @@ class Writer:
         if self.form and self.form.example is not None:
             return self.with_results(self._imitate(self.form.example), {})
         with suppress(CannotFill):
-            schema = self.form.schema if self.form else {"const": None}
-            return self.with_results(build(schema, self), schema)
+            schema = self.form and self.form.schema
+            return schema and self.with_results(build(schema, self), schema)
         return None
 
     def heed(self, results: Sequence[tuple[str, str]]) -> None:
@@ -100,9 +101,10 @@ class Writer:
 
     def with_results(self, value: Any, schema: Schema) -> Any:
         """Return an object with what results have in fields of the same names, if it may be."""
-        for name in value if isinstance(value, dict) else []:
-            informed = value | {name: next(iter(self._held.get(folded(name), [])), value[name])}
-            value = informed if admits(schema, informed) else value
+        names = list(value)[:_MOST_FIELDS] if isinstance(value, dict) else []
+        for name, held in [(name, self._held.get(folded(name))) for name in names]:
+            if held and admits(schema, informed := value | {name: held[0]}):
+                value = informed
         return value
 
     def _prose(self) -> str:
@@ -139,8 +141,8 @@ class Writer:
 
     def text(self, name: str, schema: Mapping[str, Any]) -> str:
         """Return what stands in a field called `name`: a sentence, or a few words."""
-        if form := RE.mapping("formats").get(schema.get("format")):
-            return form[0]
+        if form := RE.mapping("formats").get(schema.get("format", "")):
+            return str(form[0])
         words = name.lower().replace("_", " ").split()
         if any(map(RE.title_field.fullmatch, words)):
             return _capital(self.topic)
