@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
-from agentlab.endpoint.answers._patterns import RE
+from agentlab.endpoint.answers._patterns import RE, SETS
 from agentlab.endpoint.contract.json_schema import Schema, problem
 
 _MOST, _REACH, _TRIES = 50, 200, 200  # names or rows, characters before a noun, places of JSON
@@ -81,11 +81,14 @@ def _list_of(items: Schema, said: re.Match[str] | None) -> Schema:
 
 def _closed(text: str) -> Schema | None:
     """Return the schema of one of some options, or of a number, if that is all that is wanted."""
-    found = [found for pattern in RE.each("one_of") for found in pattern.finditer(text)]
-    if found:
-        said = max(found, key=lambda each: each.end())["options"]
-        return {"enum": [each.strip(" \t\"'`“”‘’") for each in RE.next_option.split(said)]}
-    if RE.explained.search(text) or not (number := RE.number_asked.search(text)):
+    said = {*re.findall(r"\w+|[/|]", text.lower())}
+    patterns = RE.each("one_of") if said & SETS["choosing"] else []
+    patterns = patterns if text.isascii() else [*patterns, *RE.each("one_of_in_korean")]
+    if found := [found for pattern in patterns for found in pattern.finditer(text)]:
+        last = max(found, key=lambda each: each.end())["options"]
+        return {"enum": [each.strip(" \t\"'`“”‘’") for each in RE.next_option.split(last)]}
+    number = RE.number_asked.search(text) if said & SETS["counting"] else None
+    if not number or RE.explained.search(text):
         return None
     least, most = (RE.range.findall(text) or [(0, 9 if "digit" in number[0] else 100)])[-1]
     kind = "number" if mentions(number[0], "float", "decimal") else "integer"
