@@ -32,7 +32,7 @@ _LONGEST = 200  # characters of a value
 _FAR = 60  # and between two things that are not named together
 _MOST_RESULTS = 64  # of the newest, in which a value is looked for
 _MOST_STAGES = 16
-_MOST_OPTIONS = 50  # of those that are in a text
+_MOST_OPTIONS = 200  # that are looked for in a text
 _DESCRIBED = 1000  # characters of a description in which a word may be shared
 
 
@@ -211,17 +211,16 @@ def coworkers(tool: Function) -> list[str]:
 
 def _left(groups: list[Group], values: Values) -> list[Group]:
     taken = {str(value).lower() for known in values.values() for value in known}
-    left = [g._replace(values=[v for v in g.values if str(v).lower() not in taken]) for g in groups]
-    return [group for group in left if group.values]
+    left = ((g, [v for v in g.values if str(v).lower() not in taken]) for g in groups)
+    return [Group(g.role, g.label, own) for g, own in left if own] if taken else groups
 
 
-def chosen(options: Iterable[Any], text: str) -> list[Any]:
+def chosen(options: Sequence[Any], text: str) -> list[Any]:
     """Return those of the options that a text names as whole words, in its order."""
-    low = text.lower()
-    said = {word: option for option in options if (word := str(option).lower()) in low}
-    longest = sorted(filter(None, said), key=len, reverse=True)[:_MOST_OPTIONS]
-    one = RE.option.pattern % "|".join(map(re.escape, longest))
-    return [said[word] for word in re.findall(one, low)] if longest else []
+    low, by_word = text.lower(), {str(each).lower(): each for each in options[:_MOST_OPTIONS]}
+    said = sorted((word for word in by_word if word and word in low), key=len, reverse=True)
+    one = RE.option.pattern % "|".join(map(re.escape, said))
+    return [by_word[word] for word in re.findall(one, low)] if said else []
 
 
 def _shared_out(arguments: list[Argument], groups: list[Group]) -> Values:
