@@ -92,8 +92,7 @@ def _forced(ending: Tools, useful: Tools, said: Conversation, writer: Writer) ->
         answer = writer.found or writer.write()
         strings = [each.name for each in asked(tool) if each.type == "string" and not each.many]
         return [(tool, [dict.fromkeys(strings[:1], answer)])]
-    made = {name for name, _, _ in said.made}
-    left = [tool for tool in useful if tool.name not in made] or useful
+    left = [t for t in useful if t.name not in {name for name, _, _ in said.made}] or useful
     chosen = [each.tool for each in named(left, unframe(said.task).task)]
     return [(tool, [{}]) for tool in chosen or left[:1]]
 
@@ -168,7 +167,7 @@ def speak(turns: Turns, writer: Writer) -> str:
     done = "\n".join([pad, *(text for _, text in later)])
     results = [RE.logs.sub("", text).strip() for text in RE.observation.findall(done)]
     called = [name or also for name, also in RE.called.findall(RE.observation.sub("", done))]
-    due = _due(guide, task, called, results)
+    due = _due(guide, task, [*zip(called, results, strict=False)])
     call = next(iter(fill_in(due, task, writer)), None)
     said = "" if call else writer.from_results([("", text) for text in results]) or writer.write()
     if marks := RE.fences_of_code.search(guide):
@@ -192,8 +191,7 @@ def with_call(turns: Turns, said: Conversation, writer: Writer) -> Form | None:
     fields = form.schema.get("properties", {}) if form and form.schema else {}
     if form is None or "next_tool_name" not in fields:
         return form
-    called, results = [name for name, _, _ in said.made], [result for _, result, _ in said.made]
-    due = _due(_guide(turns), said.task, called, results)
+    due = _due(_guide(turns), said.task, [each[:2] for each in said.made])
     name, arguments = [*fill_in(due, said.task, writer), ("finish", "{}")][0]
     value = json.loads(arguments) if form.written == "json" else arguments
     known = {"next_tool_name": {"const": name}, "next_tool_args": {"const": value}}
@@ -213,16 +211,14 @@ def split(turns: Turns) -> tuple[str, str, Turns]:
     return glance(text[:end].strip()), text[end:], turns[at + 1 :]
 
 
-def _due(guide: str, task: str, called: list[str], results: list[str]) -> Due:
+def _due(guide: str, task: str, found: _rounds.Results) -> Due:
     """Return the first of the calls that are due."""
     tools = [tool for tool in _described(guide) if tool.name not in ("final_answer", "finish")]
-    task, offered = unframe(task).task, {tool.name for tool in tools}
+    task = unframe(task).task
     needs = named(tools, task)
     if "Tool Arguments: " in guide:  # CrewAI's agents have tools because their tasks need them
         chosen = [each.tool for each in needs] or tools
-        return [] if results else [(tool, [{}]) for tool in chosen[:1]]
-    names = [name for name in called if name in offered]
-    found = [*zip(names, results, strict=False)]
+        return [] if found else [(tool, [{}]) for tool in chosen[:1]]
     due = Rounds(tools, task, [(*each, None) for each in found], found, "").due(needs)
     return [(tool, plan[:1]) for tool, plan in due[:1]]
 
