@@ -143,6 +143,38 @@ def test_the_hub_prompts_tools_are_called_once_each():
     assert "Final Answer:" in text
 
 
+SHOP = HUB.replace("[get_weather", "[find_user, get_orders, get_weather").replace(
+    "get_price(product",
+    "find_user(name: str) -> str - Find a user by name.\n"
+    "get_orders(user_id: int) -> str - The orders of a user.\n"
+    "get_price(product",
+)
+CHAT = SHOP.replace("\nQuestion: {question}", "\nHistory:\nHuman: Hi.\n\nNew input: {question}")
+
+
+@pytest.mark.parametrize("template", [SHOP, CHAT], ids=["hub", "chat"])
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("What are Bob's orders?", ["find_user Bob", "get_orders 7"]),
+        ("Find the user Ana and get her orders.", ["find_user Ana", "get_orders 7"]),
+        ("Get the orders of users 42 and 43.", ["get_orders 42", "get_orders 43"]),
+        ("What is the weather in Oslo and in Rome?", ["get_weather Oslo", "get_weather Rome"]),
+    ],
+)
+def test_lines_follow_the_rule_of_tool_calls(template: str, question: str, expected: list[str]):
+    """One call a turn: for each thing that is named, with ids of results, and none invented."""
+    pad, made = "", list[str]()
+    for _ in range(6):
+        prompt = template.format(question=question, scratchpad=pad)
+        text = say([("user", prompt)])
+        if (call := action(text)) is None:
+            break
+        made.append(" ".join(call))
+        pad += f"{text.removeprefix('Thought:')}\nObservation: {{'id': 7}}\nThought: "
+    assert made == expected
+
+
 def test_a_question_that_no_tool_suits_is_answered():
     """In the same lines."""
     actions, text = run_hub("Who was Ada Lovelace?")

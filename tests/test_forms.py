@@ -47,6 +47,12 @@ def told(role: str, form: str) -> list[tuple[str, str]]:
         ('Give me JSON with the keys "x" and "y".', "x y"),
         ("Output valid JSON. The keys must be id and label.", "id label"),
         ("Write it as JSON with properties title and year.", "title year"),
+        ("Give me JSON: title, year, place", "title year place"),
+        ("Reply in JSON. Include title, year and place.", "title year place"),
+        ("Extract the town's name and size as JSON.", "name size"),
+        ("Answer as JSON with the key verdict.", "verdict"),
+        ("Antworte in JSON mit den Schlüsseln titel und jahr.", "titel jahr"),
+        ("제목, 연도, 장소를 JSON으로 주세요.", "제목 연도 장소"),
         ("Produce JSON with the keys `q1`, `q2` and `q3`.", "q1 q2 q3"),
         ("Answer as a JSON object with name, age and city as keys.", "name age city"),
         ("Return JSON with a single key 'answer'.", "answer"),
@@ -89,6 +95,23 @@ def test_types_that_words_name_are_kept():
     assert all(isinstance(tag, str) for tag in answer["tags"])
 
 
+def test_a_list_of_words_is_a_list():
+    """Of texts, as many as are wanted."""
+    for asks in ("Return only a JSON array of 4 strings.", "List four towns as a JSON list."):
+        words = json.loads(ask(asks))
+        assert len(words) == 4 and all(isinstance(word, str) for word in words)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_options_and_ranges_of_a_key_are_kept(seed: int):
+    """In a sketch, or behind its name."""
+    sketch = 'Reply in JSON: {"mood": "calm" | "wild", "wind": <number 3-9>}'
+    words = 'Give JSON with the keys mood ("calm" or "wild") and wind (integer 3-9).'
+    for form in (sketch, words):
+        answer = json.loads(ask(form, seed=seed))
+        assert answer["mood"] in ("calm", "wild") and 3 <= answer["wind"] <= 9
+
+
 def test_types_in_a_sketch_are_kept():
     """Whether the sketch is JSON or has comments."""
     sketch = 'Describe Busan. Answer in JSON:\n{"name": string, // its name\n"people": integer}'
@@ -101,6 +124,9 @@ def test_types_in_a_sketch_are_kept():
     ("form", "many"),
     [
         ('Answer in JSON like this: [{"name": "x", "age": 3}, {"name": "y", "age": 4}]', 2),
+        ("Return a JSON array of four objects, each with the keys name and age.", 4),
+        ("Write 5 examples as a JSON list, each with name and age fields.", 5),
+        ("name과 age 키를 가진 객체 2개를 JSON 배열로 출력하세요.", 2),
     ],
 )
 def test_a_list_of_objects_is_a_list(form: str, many: int):
@@ -130,6 +156,14 @@ def test_a_list_of_objects_is_a_list(form: str, many: int):
         "What does the <div> tag do?",
         "Explain why people say yes or no.",
         'Explain this JSON Schema: {"type": "object", "properties": {"a": {"type": "string"}}}',
+        "Please don't reply in JSON. Describe Busan.",
+        "Describe Busan, but not in JSON.",
+        "Never answer true or false. Describe Busan.",
+        "Describe Busan without a table and without any headings.",
+        "Our list with the columns Town and Size is wrong. Why?",
+        "My slides have three bullet points. Describe Busan.",
+        'The server sent {"town": "Busan", "size": 3}. Describe Busan.',
+        "I read 300 words a minute. Describe Busan.",
         "JSON에 대해 설명하세요.",
         "밭의 열쇠에 대해 쓰세요.",
     ],
@@ -139,6 +173,25 @@ def test_words_that_ask_for_no_form_are_answered_in_prose(prompt: str):
     answer = ask(prompt)
     assert answer.endswith(".") and len(answer) > 40
     assert not re.search(r"[{}|#]|^[-<\d]", answer, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["The letter has 9 sentences. Answer in two sentences.",
+     "Answer in two sentences:\n\nThe letter has 9 sentences.",
+     "Do not use more than two sentences.", "Don't list bullets. Write two sentences."],
+)  # fmt: skip
+def test_what_is_said_of_a_text_that_is_there_is_no_order(prompt: str):
+    """And "no more than" forbids nothing but more."""
+    assert ask(prompt).count(".") == 2
+
+
+@pytest.mark.parametrize(
+    "more", ["Do not wrap the JSON in a fence.", "Don't forget the JSON.", "Return only JSON."]
+)
+def test_what_is_forbidden_leaves_the_form_that_is_asked_for(more: str):
+    """An order beside it counts."""
+    assert list(json.loads(ask(f"Return JSON with the keys a and b. {more}"))) == ["a", "b"]
 
 
 def test_the_user_overrules_the_system_and_the_last_words_count():
@@ -276,6 +329,10 @@ def test_a_table_has_the_columns_and_rows_asked_for(role: str, form: str, column
         ("Answer in at most three sentences.", r"[.](?:\s|$)", 3),
         ("Answer with nine sentences.", r"[.](?:\s|$)", 9),
         ("세 문장 이내로 쓰세요.", r"[.](?:\s|$)", 3),
+        ("Answer in fewer than 4 sentences.", r"[.](?:\s|$)", 3),
+        ("Answer in two sentences or less.", r"[.](?:\s|$)", 2),
+        ("Use more than 3 bullet points.", r"^- ", 4),
+        ("Use 5 bullet points or fewer.", r"^- ", 5),
         ("네 개의 번호 목록으로 쓰세요.", r"^\d\. ", 4),
         ("5개의 글머리 기호로 쓰세요.", r"^- ", 5),
     ],
@@ -294,7 +351,16 @@ def test_what_is_counted_in_words_is_counted_in_the_answer(
     [
         ("no more than 50 words", 1, 50),
         ("at most 12 words", 1, 12),
-        ("under 30 words", 1, 30),
+        ("under 30 words", 1, 29),
+        ("fewer than 25 words", 1, 24),
+        ("a maximum of 18 words", 1, 18),
+        ("35 words or less", 1, 35),
+        ("not more than 22 words", 1, 22),
+        ("40 words or more", 40, 70),
+        ("more than 33 words", 34, 70),
+        ("exactly 31 words", 31, 31),
+        ("between 30 and 45 words", 30, 45),
+        ("50-55 words", 50, 55),
         ("at least 60 words", 60, 90),
         ("one word", 1, 1),
     ],
@@ -302,6 +368,11 @@ def test_what_is_counted_in_words_is_counted_in_the_answer(
 def test_a_bound_in_words_is_kept(form: str, least: int, most: int, seed: int):
     """Not to the nearest sentence, but strictly."""
     assert least <= len(ask(f"Describe Busan in {form}.", seed=seed).split()) <= most
+
+
+def test_a_bound_in_korean_words_is_kept():
+    """The word for it stands behind the number."""
+    assert all(len(ask("부산을 30단어 이하로 설명하세요.", seed=s).split()) <= 30 for s in range(8))
 
 
 @pytest.mark.parametrize(
@@ -318,6 +389,65 @@ def test_a_bound_in_words_is_kept(form: str, least: int, most: int, seed: int):
 def test_one_of_a_few_words_is_answered_with_one(role: str, form: str, words: tuple[str, ...]):
     """And with nothing else."""
     assert ask(*told(role, form)) in words
+
+
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("Pick one of: cold, warm, hot.", "cold warm hot"),
+        ("Say which of these it is, one of [small, large].", "small large"),
+        ("Label it as calm, rough or wild. Answer with one word.", "calm rough wild"),
+        ("A, B or C only. Answer A, B or C.", "A B C"),
+        ("Which is it? Options: old; new. Answer with the option only.", "old new"),
+        ("Choose exactly one of the following:\n- inland\n- coastal", "inland coastal"),
+        ("Reply 'north', 'south' or 'neither'.", "north south neither"),
+        ("Give a binary grade 'pass' or 'fail'.", "pass fail"),
+        ("Who acts next? Select one of: ['FINISH', 'Writer']", "FINISH Writer"),
+        ("찬성/반대/기권 중 하나로 답하세요.", "찬성 반대 기권"),
+        ("다음 중 하나만 고르세요: 바다, 강, 산.", "바다 강 산"),
+        ("맞음 또는 틀림으로 답하세요.", "맞음 틀림"),
+    ],
+)
+@pytest.mark.parametrize("role", ROLES)
+def test_one_of_some_options_is_answered_with_one(role: str, form: str, options: str):
+    """However they are listed, and with nothing else; not always the same."""
+    assert {ask(*told(role, form), seed=seed) for seed in range(20)} == {*options.split()}
+
+
+@pytest.mark.parametrize(
+    ("form", "least", "most"),
+    [
+        ("Rate it from 1 to 5. Reply with only the number.", 1, 5),
+        ("On a scale of 10-20, how large is it? Answer with just an integer.", 10, 20),
+        ("Output only a single digit.", 0, 9),
+        ("Score (0-100):", 0, 100),
+        ("Please return a number between 3 and 4.", 3, 4),
+        ("1부터 5까지의 숫자로만 답하세요.", 1, 5),
+    ],
+)
+@pytest.mark.parametrize("role", ROLES)
+def test_a_number_alone_is_in_the_range_asked_for(role: str, form: str, least: int, most: int):
+    """And is whole, unless decimals are asked for."""
+    said = [int(ask(*told(role, form), seed=seed)) for seed in range(9)]
+    assert least <= min(said) <= max(said) <= most
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Answer in one or two sentences. Describe Busan.",
+        "Describe one of the rivers, lakes and seas.",
+        "Rate Busan from 1 to 10 and explain your choice.",
+        "Compare the options: tea, coffee, milk.",
+        "Should I choose tea or coffee?",
+        "Answer in English or Korean. Describe Busan.",
+        "What is the difference between 'affect' and 'effect'?",
+        "Give each town a score.",
+    ],
+)
+def test_options_that_are_only_spoken_of_are_answered_in_prose(prompt: str):
+    """In whole sentences."""
+    assert len(ask(prompt)) > 40
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,30 @@ def rounds(
          ["research(solar power) research(wind) research(tides)"]),
         ("Weather in Austin, TX and in Boston, MA?", [WEATHER],
          ["get_weather(Austin, TX) get_weather(Boston, MA)"]),
+        ("Weather in Seoul? Reply in German.", [WEATHER], ["get_weather(Seoul)"]),
+        ("Weather in Seoul? Return a Markdown table with the columns Day and Sky.", [WEATHER],
+         ["get_weather(Seoul)"]),
+        ("The weather in these towns: oslo, bergen", [WEATHER],
+         ["get_weather(oslo) get_weather(bergen)"]),
+        ("Get the weather for:\n* oslo\n* bergen", [WEATHER],
+         ["get_weather(oslo) get_weather(bergen)"]),
+        ("Oslo, Bergen, Bodø: weather?", [WEATHER],
+         ["get_weather(Oslo) get_weather(Bergen) get_weather(Bodø)"]),
+        ("The tides of these places:\nOslo\nBergen", [TIDES], ["tides(Oslo) tides(Bergen)"]),
+        ("Weather in Oslo and Bergen, but not in Bodø", [WEATHER],
+         ["get_weather(Oslo) get_weather(Bergen)"]),
+        ("Weather in Rome, Italy and Oslo, Norway?", [WEATHER],
+         ["get_weather(Rome, Italy) get_weather(Oslo, Norway)"]),
+        ("Weather in Italy, Norway and Spain?", [WEATHER],
+         ["get_weather(Italy) get_weather(Norway) get_weather(Spain)"]),
+        ("인천이랑 대전 날씨 어때?", [offered("get_weather", "도시의 날씨", city="string")],
+         ["get_weather(인천) get_weather(대전)"]),
+        ("인천 날씨와 대전 날씨를 비교해줘", [offered("get_weather", "도시의 날씨", city="string")],
+         ["get_weather(인천) get_weather(대전)"]),
+        ("인천, 대전 그리고 강릉의 날씨", [offered("get_weather", "도시의 날씨", city="string")],
+         ["get_weather(인천) get_weather(대전) get_weather(강릉)"]),
+        ("사용자 박영희를 찾아줘", [offered("get_user", "사용자를 찾는다", name="string")],
+         ["get_user(박영희)"]),
         ("Weather in Seoul and tides in Busan?", [WEATHER, TIDES],
          ["get_weather(Seoul) tides(Busan)"]),
         ("flights to Tokyo and Osaka from Seoul", [FLIGHTS],
@@ -150,6 +174,92 @@ def test_an_id_comes_from_the_task_or_from_the_result_that_holds_it(task: str, e
     assert rounds(task, offers)[0] == expected
 
 
+@pytest.mark.parametrize(
+    ("schema", "id"),
+    [
+        ({"anyOf": [{"type": "null"}, {"type": "integer"}]}, 7),
+        ({"oneOf": [{"type": "string"}, {"type": "null"}]}, "7"),
+        ({"type": ["null", "string"]}, "7"),
+        ({"$ref": "#/$defs/Id"}, 7),
+        ({"allOf": [{"$ref": "#/$defs/Id"}], "description": "whose"}, 7),
+        ({"type": "string", "format": "uuid"}, "7"),
+    ],
+)
+def test_an_id_is_one_however_its_schema_says_its_type(schema: dict[str, Any], id: Any):
+    """From the task or a result, and never invented: nullable, referred to, or of a format."""
+    orders = offered("get_orders", "The orders of a user", user_id=schema)
+    orders["function"]["parameters"]["$defs"] = {"Id": {"type": "integer"}}
+    assert rounds("Get the orders of user 7.", [orders])[0] == [f"get_orders({id})"]
+    assert rounds("Get the orders of Ana.", [orders])[0] == []
+    chain = rounds("Find the user Ana and get her orders.", [FIND_USER, orders])[0]
+    assert chain == ["find_user(Ana)", f"get_orders({id})"]
+
+
+def made_up(task: str, tool: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of the one call of a tool that `tool_choice` names."""
+    choice = {"type": "function", "function": {"name": tool["function"]["name"]}}
+    (call,) = answer([{"role": "user", "content": task}], [tool], tool_choice=choice).tool_calls
+    return json.loads(call.function.arguments)
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [("Multiply 12 by 34.", [12, 34]), ("Multiply -40 by 1,500.", [-40, 1500])],
+)
+def test_a_form_has_the_numbers_that_the_task_says(task: str, expected: list[int]):
+    """However large or small: a range of our own binds only what is made up."""
+    assert list(made_up(task, MULTIPLY).values()) == expected
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["JSON with the keys city and degrees", 'JSON: {"city": "...", "degrees": 0}',
+     "JSON with degrees (number) and city"],
+)  # fmt: skip
+def test_keys_have_what_results_have_under_their_names(form: str):
+    """Of the same type as in the result."""
+    found = {"get_weather": {"data": {"city": "Oslo", "degrees": -3}}}
+    _, text = rounds(f"Weather in Oslo? Answer with {form}.", [WEATHER], found)
+    assert json.loads(text) == {"city": "Oslo", "degrees": -3}
+
+
+def test_a_form_takes_each_field_s_kind_of_value():
+    """An address for an e-mail, and nobody is called by it."""
+    fields = {"name": "string", "age": "integer", "email": {"type": "string", "format": "email"}}
+    made = made_up("Kim, 61 years old, kim@example.org", offered("Person", **fields))
+    assert made == {"name": "Kim", "age": 61, "email": "kim@example.org"}
+
+
+DATE, LEVELS = {"type": "string", "format": "date"}, {"enum": ["low", "medium", "high"]}
+MODES = {"type": "string", "enum": ["active", "inactive"]}
+CITIES = {"type": "string", "enum": ["Oslo", "Rome", "Paris"]}
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments", "expected"),
+    [
+        ("Plan from 2024-03-05 to 2024-03-09.", {"start_date": DATE, "end_date": DATE},
+         "plan(2024-03-05,2024-03-09)"),
+        ("Plan it for 2025-01-02T08:00:00Z.", {"at": {"type": "string", "format": "date-time"}},
+         "plan(2025-01-02T08:00:00Z)"),
+        ("Plan with https://a.org/x.", {"link": {"type": "string", "format": "uri"}},
+         "plan(https://a.org/x)"),
+        ("Plan with Ana on 2024-03-05.", {"day": DATE, "who": "string"}, "plan(2024-03-05,Ana)"),
+        ("Plan the inactive mode.", {"mode": MODES}, "plan(inactive)"),
+        ("Plan ticket 12 as high and ticket 13 as low.", {"ticket_id": "integer", "level": LEVELS},
+         "plan(12,high) plan(13,low)"),
+        ("Plan Paris and Rome.", {"city": CITIES}, "plan(Paris) plan(Rome)"),
+        ("Plan Rome, not Paris.", {"city": CITIES}, "plan(Rome)"),
+        ("Plan Paris and Oslo.", {"cities": {"type": "array", "items": CITIES}},
+         "plan(['Paris', 'Oslo'])"),
+        ("Plan with the lamp turned off.", {"lamp": "boolean"}, "plan(False)"),
+    ],
+)  # fmt: skip
+def test_formats_options_and_switches_come_from_the_task(task: str, arguments: Any, expected: str):
+    """Only what has the format; options as whole words, a call for each."""
+    assert rounds(task, [offered("plan", **arguments)])[0] == [expected]
+
+
 HAND_ON = offered("delegate_task", "Hand a task on.", member_id="string", task="string")
 
 
@@ -191,6 +301,11 @@ def test_an_id_of_something_else_is_not_taken_from_the_instructions():
         ("{'id': 55, 'name': 'Ana'}", 55), ("User(id=55, name='Ana')", 55),
         ('{"data": {"users": [{"userId": "55"}]}, "id": "req"}', 55),
         ('{"error": "no such user"}', None), ("No user is called Ana.", None),
+        ("id=55", 55), ("Ana's ID is 55.", 55), ("Ana has the ID '55'.", 55),
+        ('{"result": "Ana has the id 55"}', 55), ("Company ID: 3\nID: 55", 55),
+        ('[{"type": "text", "text": "{\\"id\\": 55}"}]', 55),
+        ('{"id": 1, "user": {"id": 55}}', 55), ("Error 500: try again", None),
+        ("Failed with code 7", None), ("User 9 not found", None),
     ],
 )  # fmt: skip
 def test_an_id_is_read_from_any_usual_result_and_never_invented(found: str, id: int | None):
@@ -199,6 +314,33 @@ def test_an_id_is_read_from_any_usual_result_and_never_invented(found: str, id: 
         "Find the user Ana, then get the orders.", [FIND_USER, ORDERS], {"find_user": found}
     )
     assert made == ["find_user(Ana)", *([f"get_orders({id})"] if id else [])]
+
+
+@pytest.mark.parametrize(
+    "found", ["Forbidden", "unauthorized", "timeout", "OK", "Error: code E12", "aborted", "none"]
+)
+def test_what_became_of_a_call_is_no_id(found: str):
+    """Though it is one word, as an id is."""
+    orders = offered("get_orders", "The orders of a user", user_id="string")
+    made, _ = rounds("Find the user Ana, then get the orders.", [FIND_USER, orders],
+                     {"find_user": found})  # fmt: skip
+    assert made == ["find_user(Ana)"]
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [(["Rome"], "Paris Oslo"), (["Oslo", "Paris"], "Rome"), (["Bern"], "Paris Rome Oslo"),
+     (["Rome", "Oslo", "Paris"], "")],
+)  # fmt: skip
+def test_calls_that_were_made_are_compared_by_their_arguments(made: list[str], expected: str):
+    """In whatever order they were made: what is left is called, and nothing again."""
+    calls = [{"id": city, "type": "function", "function": {"name": "get_weather",
+              "arguments": json.dumps({"city": city})}} for city in made]  # fmt: skip
+    said: list[Any] = [{"role": "user", "content": "Weather in Paris, Rome and Oslo?"}]
+    said.append({"role": "assistant", "content": None, "tool_calls": calls})
+    said += [{"role": "tool", "tool_call_id": city, "content": "sunny"} for city in made]
+    calls = answer(said, [WEATHER]).tool_calls or []
+    assert [json.loads(c.function.arguments)["city"] for c in calls] == expected.split()
 
 
 @pytest.mark.parametrize(

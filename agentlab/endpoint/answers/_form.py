@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
-from agentlab.endpoint.answers._patterns import RE
+from agentlab.endpoint.answers._patterns import RE, SETS
 from agentlab.endpoint.contract.json_schema import Schema, problem
 
 _MOST, _REACH, _TRIES = 50, 200, 200  # names or rows, characters before a noun, places of JSON
@@ -60,13 +60,39 @@ def _asked(text: str, shown: str, told: tuple[str, ...], asked: bool, as_json: b
     if "{" in text and (schema := _schema_in(text)):
         return Form("json", schema)
     if not (asked or as_json):
-        if mentions(text, "no", "false", "아니") and (words := RE.yes_or_no.search(text)):
-            return Form("word", {"enum": [word for word in words.groups() if word]})
+        if closed := _closed(text):
+            return Form("word", closed)
         return _table(text) if mentions(text, "table", "표") else None
     if asked and (form := _example(shown)):
         return form
     names = listed(text, RE.keys_listed)
+    if (several := RE.json_list.search(text)) and not as_json:
+        of, said = several["of"] or "", RE.list_size.search(text)
+        items = schema_of(names) if names else ANY if mentions(of, "object") else typed(of)
+        return Form("json", _list_of(items, said))
     return Form("json", schema_of(names)) if names else None
+
+
+def _list_of(items: Schema, said: re.Match[str] | None) -> Schema:
+    """Return the schema of a list that is as long as is said, or else of three."""
+    many = max(1, min(number(said[said.lastindex or 1]), _MOST)) if said else 3
+    return {"type": "array", "items": items, "minItems": many, "maxItems": many}
+
+
+def _closed(text: str) -> Schema | None:
+    """Return the schema of one of some options, or of a number, if that is all that is wanted."""
+    said = {*re.findall(r"\w+|[/|]", text.lower())}
+    patterns = RE.each("one_of") if said & SETS["choosing"] else []
+    patterns = patterns if text.isascii() else [*patterns, *RE.each("one_of_in_korean")]
+    if found := [found for pattern in patterns for found in pattern.finditer(text)]:
+        last = max(found, key=lambda each: each.end())["options"]
+        return {"enum": [each.strip(" \t\"'`“”‘’") for each in RE.next_option.split(last)]}
+    number = RE.number_asked.search(text) if said & SETS["counting"] else None
+    if not number or RE.explained.search(text):
+        return None
+    least, most = (RE.range.findall(text) or [(0, 9 if "digit" in number[0] else 100)])[-1]
+    kind = "number" if mentions(number[0], "float", "decimal") else "integer"
+    return {"type": kind, "minimum": int(least), "maximum": max(int(least), int(most))}
 
 
 def _example(text: str) -> Form | None:
@@ -126,17 +152,21 @@ def number(words: str) -> int:
 
 def typed(words: str) -> dict[str, Any]:
     """Return the schema of the values that a type's words allow: any text, if they say none."""
-    if "Literal" in words:
-        return {"enum": re.findall(r"['\"](.+?)['\"]", words) or [""]}
+    options = re.findall(r"['\"](.+?)['\"]", words)
+    if "Literal" in words or options[1:]:
+        return {"enum": options or [""]}
     kinds = (kind for kind, said in RE.mapping("kinds").items() if re.search(said, words))
-    return {"type": next(kinds, "string")}
+    kind, ends = next(kinds, "string"), RE.range.search(words)
+    bounds = sorted(map(int, ends.groups())) if ends else []
+    return {"type": kind, **dict(zip(("minimum", "maximum"), bounds, strict=False))}
 
 
 def listed(text: str, nouns: re.Pattern[str]) -> dict[str, dict[str, Any]]:
     """Return the names that `text` last lists with one of the nouns, with schemas of types."""
     names: dict[str, dict[str, Any]] = {}
     for found in list(nouns.finditer(text))[-20:]:
-        behind, sure = _walk(text, found.end(), found["sure"] is not None)
+        single = found["noun"].lower() in ("key", "schlüssel")
+        behind, sure = _walk(text, found.end(), single or found["sure"] is not None)
         before = text[max(0, found.start() - _REACH) : found.start()]
         clause = found["noun"].isascii() and " " in found["noun"]
         tail = None if sure or clause else RE.names_before.search(before)
@@ -151,7 +181,7 @@ def _walk(text: str, at: int, sure: bool) -> tuple[dict[str, dict[str, Any]], bo
     lines = bool(RE.name_in_line.match(text, at))
     sure, pattern = sure or lines, RE.name_in_line if lines else RE.next_name
     while len(names) < _MOST and (found := pattern.match(text, at)):
-        names[(found[1] or found[2]).strip()] = typed(found[3] or "")
+        names[(found[1] or found[2]).strip()] = typed(found[3]) if found[3] else {}
         sure = sure or bool(found[1])
         at = found.end()
         if not lines and not found[4]:
@@ -193,7 +223,4 @@ def _table(text: str) -> Form | None:
     if not RE.table.search(text):
         return None
     columns = listed(text, RE.columns_listed) or {"Name": {}, "Notes": {}}
-    said = RE.rows.search(text)
-    many = max(1, min(number(said[1]), _MOST)) if said else 3
-    rows = {"type": "array", "items": schema_of(columns), "minItems": many, "maxItems": many}
-    return Form("table", rows)
+    return Form("table", _list_of(schema_of(columns), RE.rows.search(text)))

@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple
 from agentlab.endpoint.answers._form import Form, form_of, listed, mentions, number
 from agentlab.endpoint.answers._patterns import RE
 
-# How many, of what, and "most", "least" or nothing for about; 0 if the model is to choose.
-Length = tuple[int, Literal["sentences", "bullets", "paragraphs", "words"], str]
+# How many (0: as the model likes), of what, and the least and the most, which are 0 for about.
+Length = tuple[int, Literal["sentences", "bullets", "paragraphs", "words"], int, int]
 
 _LONGEST_TOPIC = 200
 _READ = 12_000  # characters
@@ -69,12 +69,14 @@ def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Aske
     Example:
         >>> asked = read("Describe tides in two sentences.")
         >>> asked.topic, asked.length
-        ('tides', (2, 'sentences', ''))
+        ('tides', (2, 'sentences', 0, 0))
     """
     if "{{" in prompt and re.search(r'\{\{\s*"', prompt):  # a template's, that nobody filled in
         prompt = prompt.replace("{{", "{").replace("}}", "}")
     framed = unframe(prompt)
-    task = f"{framed.task}\n\n{framed.expected}".rstrip()
+    said = f"{framed.task}\n\n{framed.expected}".rstrip()
+    task = RE.not_asked_for.sub("", said)
+    told = tuple(RE.not_asked_for.sub("", each) for each in told)
     start = _form_start(task) if "\n" in task else 0  # nothing follows a line
     before, shown = task[:start], task[start:]
     of_fields = framed.expected if framed.expected.startswith(_OF_FIELDS) else ""
@@ -82,7 +84,7 @@ def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Aske
     asked = _prose(task, shown)
     if told and not (asked.headings or asked.items or asked.length):
         asked = _prose("\n".join(told), "")._replace(korean=asked.korean)
-    about = re.sub(r"\{.*\}|</?[\w-]+>", " ", task, flags=re.S) if form and form.schema else task
+    about = re.sub(r"\{.*\}|</?[\w-]+>", " ", said, flags=re.S) if form and form.schema else said
     given = tuple(title for _, title in _outline(framed.context + before)[0])
     return asked._replace(topic=_topic(about), form=form, given=given)
 
@@ -137,8 +139,12 @@ def _length(text: str) -> Length | None:
             at = max(0, found.start() - _REACH)
             many = getattr(RE, before).search(text, at, found.start()) if before else found
             if many:
-                bound = RE.bound.search(text, max(0, many.start() - 30), many.start())
-                said = ("most" if bound[1] else "least") if bound else ""
-                return number(many[1]), unit, said
+                bound = RE.bound.search(text, max(0, many.start() - _REACH), many.start())
+                bound = bound or RE.bound_behind.match(text, found.end())
+                kind = (bound and bound.lastgroup) or "about"
+                more, least, most = RE.mapping("bounds")[kind]
+                count = max(1, number(many[1]) + more)
+                start = number(bound["start"]) if bound and kind == "start" else count
+                return count, unit, least * start, most * count
     listed_so = mentions(text, "list", "bullet", "글머리", "번호") and RE.list_asked.search(text)
-    return (0, "bullets", "") if listed_so else None
+    return (0, "bullets", 0, 0) if listed_so else None

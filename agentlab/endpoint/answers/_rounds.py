@@ -8,7 +8,7 @@ if nothing else holds a value, those that the task names before it. It waits for
 import json
 import re
 from bisect import bisect
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import lru_cache
 from itertools import islice, pairwise, product
@@ -18,11 +18,13 @@ import msgspec
 
 from agentlab.endpoint.answers._patterns import RE, SETS
 from agentlab.endpoint.answers._prompt import glance
+from agentlab.endpoint.contract.json_schema import Budget, CannotFill, Schema, resolve, validator_of
 from agentlab.endpoint.contract.request import Function
 
 Values = dict[str, list[Any]]  # of each argument that is known
 Plan = list[dict[str, Any]]  # for each call of a tool, the arguments that it has to be given
 Results = Sequence[tuple[str, str]]  # (tool, result), oldest first
+Made = Sequence[tuple[str, str, Any]]  # with a call's arguments, if they are known
 Tools = Sequence[Function]
 
 _MOST_CALLS = 16  # of one tool for one task
@@ -30,6 +32,7 @@ _LONGEST = 200  # characters of a value
 _FAR = 60  # and between two things that are not named together
 _MOST_RESULTS = 64  # of the newest, in which a value is looked for
 _MOST_STAGES = 16
+_MOST_OPTIONS = 200  # that are looked for in a text
 _DESCRIBED = 1000  # characters of a description in which a word may be shared
 
 
@@ -66,10 +69,15 @@ def things(text: str) -> Things:
     found = [*RE.thing.finditer(text)]
     numbers = [each for each in found if each["number"]]
     names = [each for each in found if not each["number"]] or [*RE.thing_in_korean.finditer(text)]
+    names = names or [*_within(RE.listing, RE.listed, text)]
     codes = [each for each in names if RE.code.fullmatch(each[0])]
-    lists = [each.span() for each in RE.places.finditer(text)]
-    places = [each for span in lists for each in RE.place.finditer(text, *span)]
+    places = [*_within(RE.places, RE.place, text)]
     return Things(*(_grouped(text, each) for each in (names, codes, numbers, places)))
+
+
+def _within(lists: re.Pattern[str], one: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    for each in lists.finditer(text):
+        yield from one.finditer(text, *each.span())
 
 
 def _grouped(text: str, found: list[re.Match[str]]) -> list[Group]:
@@ -102,6 +110,8 @@ class Argument(NamedTuple):
     many: bool  # it is a list
     words: list[str]
     of: list[str]  # whose an id is, as "user" of `user_id`
+    schema: Schema  # of the value, or of each in the list
+    admits: Callable[[Any], bool]
 
 
 @lru_cache(maxsize=1024)  # of names, descriptions and tasks that come again
@@ -129,28 +139,46 @@ def asked(tool: Function) -> list[Argument]:
 
 @lru_cache(maxsize=256)  # the next request often offers the same
 def _asked(tool: str, encoded: bytes) -> list[Argument]:
-    schema = msgspec.json.decode(encoded)
-    properties = schema.get("properties", {})
-    names = {*(schema.get("required") or properties)}
-    return [_argument(tool, name, inner) for name, inner in properties.items() if name in names]
+    root = msgspec.json.decode(encoded)
+    properties = root.get("properties", {})
+    names = {*(root.get("required") or properties)}
+    said = {name: _plain(root, inner) for name, inner in properties.items() if name in names}
+    return [_argument(tool, root, name, inner) for name, inner in said.items()]
 
 
-def _argument(tool: str, name: str, schema: Any) -> Argument:
-    inner = schema if isinstance(schema, Mapping) else {}
+def _plain(root: Schema, schema: Any, depth: int = 0) -> Schema:
+    """Return the schema of a value that is not null, with references followed."""
+    if not isinstance(schema, Mapping) or depth > _MOST_STAGES:  # it leads back to itself
+        return {}
+    options = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf") or []
+    options = [resolve(root, schema["$ref"], Budget())] if "$ref" in schema else options
+    for option in [each for each in options if each != {"type": "null"}][:1]:
+        return _plain(root, option, depth + 1)
+    kinds = schema.get("type")
+    known = [kind for kind in kinds if kind != "null"][:1] if isinstance(kinds, list) else []
+    return {**schema, "type": known[0]} if known else schema
+
+
+def _argument(tool: str, root: Schema, name: str, inner: Schema) -> Argument:
     many = inner.get("type") == "array" and isinstance(inner.get("items"), Mapping)
-    inner = inner["items"] if many else inner
+    inner = _plain(root, inner["items"]) if many else inner
     words, kind, of, type = snake(name), "name", list[str](), inner.get("type")
-    if type not in ("string", "integer", "number") or {"enum", "const", "format"} & inner.keys():
+    if type not in ("string", "integer", "number") or {"enum", "const"} & inner.keys():
         kind = "other"
     elif RE.id.match("_".join(words)):
         kind, of = "id", words[:-1] or snake(tool)[1:]
+    elif inner.get("format") in RE.mapping("formats"):
+        kind = "other"
     elif type != "string":
         kind = "number"
     elif SETS["passed_on"] & {*words}:
         kind = "text"
     elif SETS["told"] & {*words}:
         kind = "other"
-    return Argument(name, kind, str(type), many, words, of)
+    admits: Callable[[Any], bool] = bool  # any, if it cannot be checked without the rest
+    with suppress(CannotFill):
+        admits = validator_of(inner).is_valid
+    return Argument(name, kind, str(type), many, words, of, inner, admits)
 
 
 def from_task(tool: Function, text: str) -> Values:
@@ -158,8 +186,14 @@ def from_task(tool: Function, text: str) -> Values:
     named, given = things(text), asked(tool)
     values = {each.name: named.ids(each.of) for each in given if each.kind == "id"}
     values |= _shared_out([a for a in given if a.kind == "number"], _left(named.numbers, values))
+    values |= {a.name: chosen(a.schema["enum"], text) for a in given if "enum" in a.schema}
+    for form, (_, pattern) in RE.mapping("formats").items():
+        those = [a.name for a in given if a.kind == "other" and a.schema.get("format") == form]
+        said = re.findall(pattern, text) if those else []
+        values |= {name: said[at :: len(those)] for at, name in enumerate(those)}
     names = [a for a in given if a.kind == "name"]
-    values |= _shared_out(names, _left(named.names, values)) or _by_role(names, named.places)
+    left = _left(named.names, values)
+    values |= _shared_out(names, left) or _by_role(names, named.places)
     texts = [a for a in given if a.kind == "text" and not SETS["whole"] & {*a.words}]
     left = _left(named.names, values)
     values |= {each.name: group.values for each, group in zip(texts, left, strict=False)}
@@ -176,7 +210,17 @@ def coworkers(tool: Function) -> list[str]:
 
 
 def _left(groups: list[Group], values: Values) -> list[Group]:
-    return [group for group in groups if group.values not in values.values()]
+    taken = {str(value).lower() for known in values.values() for value in known}
+    left = ((g, [v for v in g.values if str(v).lower() not in taken]) for g in groups)
+    return [Group(g.role, g.label, own) for g, own in left if own] if taken else groups
+
+
+def chosen(options: Sequence[Any], text: str) -> list[Any]:
+    """Return those of the options that a text names as whole words, in its order."""
+    low, by_word = text.lower(), {str(each).lower(): each for each in options[:_MOST_OPTIONS]}
+    said = sorted((word for word in by_word if word and word in low), key=len, reverse=True)
+    one = RE.option.pattern % "|".join(map(re.escape, said))
+    return [by_word[word] for word in re.findall(one, low)] if said else []
 
 
 def _shared_out(arguments: list[Argument], groups: list[Group]) -> Values:
@@ -200,15 +244,17 @@ def _by_role(arguments: list[Argument], groups: list[Group]) -> Values:
 
 def from_results(argument: Argument, texts: Iterable[str]) -> list[Any]:
     """Return the values that results hold for an argument, of every result."""
-    is_id, owner = argument.kind == "id", _folded("".join(argument.of))
-    last = _folded(argument.words[-1])
-    names = [owner + last, owner, last, "id", ""] if is_id else [_folded(argument.name), ""]
+    is_id, owner = argument.kind == "id", folded("".join(argument.of))
+    owners = {"", *map(stem, argument.of)}
+    last = folded(argument.words[-1])
+    names = [owner + last, owner, last, "id", ""] if is_id else [folded(argument.name), ""]
     values = []
-    for text in map(glance, texts):
-        fields, named = _fields(text), things(text)
-        held = [fields[name] for name in names if name in fields]
-        if is_id and "{" not in text:
-            held.append(named.ids(argument.of))
+    for text in [glance(text) for text in texts if not RE.failed.match(text)]:
+        known, named = fields(text), things(text)
+        held = [known[name] for name in names if name in known]
+        if is_id:
+            held.append([id for of, id in RE.id_said.findall(text) if stem(of) in owners])
+            held += [named.ids(argument.of)] if "{" not in text else []
         if argument.kind == "number":
             held += [group.values[:1] for group in named.numbers]
         values += next(filter(None, (_fitting(argument, each) for each in held)), [])
@@ -230,37 +276,47 @@ def _fitting(argument: Argument, values: Iterable[Any]) -> list[Any]:
     """Return those values that an argument may have, as its type has them."""
     said = [str(value).strip() for value in values if not isinstance(value, bool)]
     said = [*dict.fromkeys(value for value in said if 0 < len(value) <= _LONGEST)]
-    if argument.type == "string":
-        return [value for value in said if argument.kind != "id" or " " not in value]
-    digits = r"-?\d{1,15}" if argument.type == "integer" else r"-?\d{1,15}(\.\d{1,15})?"
-    plain = (value.replace(",", "") for value in said)
-    cast = int if argument.type == "integer" else float
-    return [cast(value) for value in plain if re.fullmatch(digits, value)]
+    fitting: list[Any] = [value for value in said if argument.kind != "id" or " " not in value]
+    if argument.type in ("integer", "number"):
+        digits = r"-?\d{1,15}" if argument.type == "integer" else r"-?\d{1,15}(\.\d{1,15})?"
+        plain = (value.replace(",", "") for value in said)
+        cast = int if argument.type == "integer" else float
+        fitting = [cast(value) for value in plain if re.fullmatch(digits, value)]
+    return [value for value in fitting if argument.admits(value)]
 
 
 @lru_cache(maxsize=256)  # several arguments are looked for in the same results
-def _fields(text: str) -> Mapping[str, list[Any]]:
+def fields(text: str) -> Mapping[str, list[Any]]:
     """Return each field's values, from the outermost level; three words are one without a name."""
-    level, fields = list[tuple[str, Any]](), dict[str, list[Any]]()
-    for form in (text, text.replace("'", '"')):  # as Python prints a dictionary
-        with suppress(ValueError, RecursionError):
-            level = level or [("", json.loads(form))]
-    if not level:
+    found, known = data(text), dict[str, list[Any]]()
+    if found is text:
         return {"": [text] if re.fullmatch(r"[^\s.:;,]+(?: [^\s.:;,]+){0,2}", text) else []}
+    level = [("", "", found)]  # of what, the field's name, and what is in it
     while level:
-        here, below = dict[str, list[Any]](), list[tuple[str, Any]]()
-        for name, inner in level:
+        here, below = dict[str, list[Any]](), list[tuple[str, str, Any]]()
+        for owner, name, value in level:
+            inner = data(value) if isinstance(value, str) and value[:1] in ("{", "[") else value
             if isinstance(inner, dict):
-                below += [(_folded(key), each) for key, each in inner.items()]
+                below += [(name, folded(key), each) for key, each in inner.items()]
             elif isinstance(inner, list):
-                below += [(name, each) for each in inner]
+                below += [(owner, name, each) for each in inner]
             elif inner is not None:
-                here.setdefault(name, []).append(inner)
-        fields, level = here | fields, below
-    return fields
+                for each in {name, owner + name}:
+                    here.setdefault(each, []).append(inner)
+        known, level = here | known, below
+    return known
 
 
-def _folded(name: str) -> str:
+def data(text: str) -> Any:
+    """Return what JSON, or a dictionary as Python prints it, holds; the text if it is neither."""
+    for form in (text, text.replace("'", '"')):
+        with suppress(ValueError, RecursionError):
+            return json.loads(form)
+    return text
+
+
+def folded(name: str) -> str:
+    """Return a field's name as it is compared with others."""
     return re.sub(r"[\W_]+", "", name.lower()).removesuffix("s")
 
 
@@ -342,11 +398,11 @@ def _looks_up(other: Function, tool: Function, of: set[str]) -> bool:
 
 
 class Rounds:
-    """The rounds of a task; `made` are all results, and `results` those that say something."""
+    """The rounds of a task; `made` are all calls, and `results` those that say something."""
 
-    def __init__(self, tools: Tools, task: str, made: Results, results: Results, told: str):
+    def __init__(self, tools: Tools, task: str, made: Made, results: Results, told: str):
         self._tools, self._task, self._listed = tools, task, RE.id_listed.findall(told)
-        self._made, self._results = [name for name, _ in made], results[-_MOST_RESULTS:]
+        self._made, self._results = made, results[-_MOST_RESULTS:]
         self._suppliers: dict[str, set[str]] = {}
 
     def due(self, needs: Sequence[Named]) -> list[tuple[Function, Plan]]:
@@ -358,10 +414,19 @@ class Rounds:
             own, lacking = self._suppliers[name], self._lacking(need)
             lacks = any(each.kind != "id" or not own for each in lacking)
             first = [o for o in plans if lacks or o in own or ordered[o].stage < need.stage]
-            waits = any((p := plans[o]) is None or self._made.count(o) < len(p) for o in first)
+            waits = any((p := plans[o]) is None or self._left(o, p) for o in first)
             plans[name] = None if waits else self._calls(need, first)
-        left = {name: (plan or [])[self._made.count(name) :] for name, plan in plans.items()}
+        left = {name: self._left(name, plan or []) for name, plan in plans.items()}
         return [(ordered[name].tool, plan) for name, plan in left.items() if plan]
+
+    def _left(self, name: str, plan: Plan) -> Plan:
+        """Return the calls of a tool that were not made; one of unknown arguments was the next."""
+        left, made = [*plan], [given for tool, _, given in self._made if tool == name]
+        for given in made:
+            known = isinstance(given, dict)
+            same = next((e for e in left if not known or given | e == given), None)
+            left = [each for each in left if each is not same]
+        return left[: max(0, _MOST_CALLS - len(made))]  # whatever becomes of their arguments
 
     def _put(self, need: Named, needs: dict[str, Named], ordered: dict[str, Named]) -> None:
         """Put a tool after those that look up its ids, whether the task names them or not."""
@@ -407,8 +472,9 @@ class Rounds:
             counted = [[number] for number in from_results(numbers[0], texts)]
             counted += [here[each.name] for each in numbers if each.name in here]
             here |= _shared_out(numbers, [Group("", "", values) for values in counted])
-        for each in [each for each in asked(tool) if each.kind != "other"]:
-            held, said = from_results(each, texts), task.get(each.name, [])
+        for each in asked(tool):
+            held = from_results(each, texts) if each.kind != "other" else []
+            said = task.get(each.name, [])
             if each.kind == "text" and found:
                 held = ["\n".join(text for _, text in found)]
             rest = [held, said] if (found and need.stage) or each.kind == "text" else [said, held]

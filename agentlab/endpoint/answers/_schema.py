@@ -5,17 +5,16 @@ It is checked before it is handed out: what the builder does not know is refused
 
 import random
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any, Protocol
 
 import rstr
 
-from agentlab.endpoint.answers._patterns import RE
 from agentlab.endpoint.contract import json_schema
 from agentlab.endpoint.contract.json_schema import Budget, CannotFill, Schema
 
 _DEEP, _TOO_DEEP = 6, 40
 _PLAIN = ("null", "string", "number", "integer", "boolean")
-_FORMATS: dict[str, str] = RE.mapping("formats")
 
 
 class Filler(Protocol):
@@ -164,10 +163,8 @@ class _Builder:
         step = schema.get("multipleOf", 1 if whole else 0.01)
         tiny = 1 if whole else min(step, 0.01)
         try:
-            least = schema.get("minimum", schema.get("exclusiveMinimum", -tiny) + tiny)
-            most = schema.get("maximum", schema.get("exclusiveMaximum", float("inf")) - tiny)
-            if most == float("inf"):
-                most = least + (9 if whole or least else 1)
+            least = schema.get("minimum", schema.get("exclusiveMinimum", -inf) + tiny)
+            most = schema.get("maximum", schema.get("exclusiveMaximum", inf) - tiny)
             value = self._filler.number(name, least, max(least, most), whole)
             if "multipleOf" in schema:
                 multiple = value // step * step
@@ -184,8 +181,6 @@ class _Builder:
                 raise CannotFill(f"pattern {pattern!r} ({error})") from None
             self._budget.spend(characters=len(text) + len(pattern))
             return text
-        if schema.get("format") in _FORMATS:
-            return _FORMATS[schema["format"]]
         text = self._filler.text(name, schema)
         least = int(schema.get("minLength", 0))  # 2.0 is a whole number there
         self._budget.spend(characters=len(text) + least)

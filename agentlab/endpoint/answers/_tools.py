@@ -19,7 +19,7 @@ from agentlab.endpoint.answers import _rounds
 from agentlab.endpoint.answers._form import Form, read_json, schema_of, typed
 from agentlab.endpoint.answers._patterns import RE, SETS
 from agentlab.endpoint.answers._prompt import glance, unframe
-from agentlab.endpoint.answers._rounds import Named, Rounds, Tools, asked, coworkers, named
+from agentlab.endpoint.answers._rounds import Named, Rounds, Tools, asked, coworkers, named, sets_of
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Writer
 from agentlab.endpoint.contract.json_schema import Budget, CannotFill, admits, problem
@@ -31,40 +31,42 @@ Turns = Sequence[tuple[str, str]]  # (role, text), oldest first
 
 
 class Conversation(NamedTuple):
-    """The task, and (tool, result) of each call made since the user set it, oldest first."""
+    """The task, and the calls made since the user set it, oldest first."""
 
     task: str
-    made: list[tuple[str, str]]
-    results: list[tuple[str, str]]  # without those that found nothing, or hand over
+    made: _rounds.Made
+    results: _rounds.Results  # without those that found nothing, or hand over
 
 
 def conversation(request: ChatRequest) -> Conversation:
     """Return what was asked and found; some clients hand results back as the user's words."""
-    task, made, names, before = "", list[tuple[str, str]](), dict[str | None, str](), ""
+    task, made, calls, before = "", list[tuple[str, str, Any]](), dict[str | None, Any](), ""
     offered = {tool.function.name for tool in request.tools or []}
     for message in request.messages:
         text = message.text
         if message.tool_calls:
-            names |= {call.id: call.function.name for call in message.tool_calls}
+            calls |= {call.id: call.function for call in message.tool_calls}
         observed = RE.observed.match(text) if offered and before else None
         if message.role == "tool":
-            made.append((names[message.tool_call_id], text))
+            call = calls[message.tool_call_id]
+            made.append((call.name, text, _rounds.data(call.arguments)))
         elif message.role == "user" and observed:  # one for each call that the model's words name
             called = [word for word in re.findall(r"[\w-]+", before) if word in offered]
-            made += [(name, text[observed.end() :].strip()) for name in called or [""]]
+            made += [(name, text[observed.end() :].strip(), None) for name in called or [""]]
         elif message.role == "user":
             steps = RE.each("steps") if "tool_name_" in text else []
-            task, made = text, [*zip(*(step.findall(text) for step in steps), strict=False)]
+            said = zip(*(step.findall(text) for step in steps), strict=False)
+            task, made = text, [(*each, None) for each in said]
         before = text if message.role == "assistant" else ""
     told = [r for r in made if not (RE.hands_over.match(r[0]) or RE.nothing.match(r[1].strip()))]
-    return Conversation(glance(task), made, told)
+    return Conversation(glance(task), made, [each[:2] for each in told])
 
 
 def calls(request: ChatRequest, said: Conversation, told: str, writer: Writer) -> list[Call]:
     """Return what the model calls in this turn, or raise CannotFill; nothing if it speaks."""
     offered, task, as_form = request.offered, unframe(said.task).task, request.must_call_this
     if as_form:  # as structured output uses tools
-        due: Due = [(offered[0], [{}])]
+        due: Due = [(offered[0], sets_of(offered[0], _rounds.from_task(offered[0], task))[:1])]
     else:
         ends = [tool for tool in offered if request.must_call and RE.ending.fullmatch(tool.name)]
         useful = [tool for tool in offered if tool not in ends]
@@ -90,7 +92,7 @@ def _forced(ending: Tools, useful: Tools, said: Conversation, writer: Writer) ->
         answer = writer.found or writer.write()
         strings = [each.name for each in asked(tool) if each.type == "string" and not each.many]
         return [(tool, [dict.fromkeys(strings[:1], answer)])]
-    left = [tool for tool in useful if tool.name not in dict(said.made)] or useful
+    left = [t for t in useful if t.name not in {name for name, _, _ in said.made}] or useful
     chosen = [each.tool for each in named(left, unframe(said.task).task)]
     return [(tool, [{}]) for tool in chosen or left[:1]]
 
@@ -124,7 +126,8 @@ class _FromPrompt:
         said = _rounds.things(self._task)
         self._numbers = (float(n.replace(",", "")) for g in said.numbers for n in g.values)
         left = said.names if as_form or not given else []  # what is given was taken from them
-        self._names = (name for group in left for name in group.values)
+        names = (name for group in left for name in group.values)
+        self._names = (n for n in names if not (as_form and RE.formatted.fullmatch(n)))
 
     def text(self, name: str, schema: Mapping[str, Any]) -> str:
         words = {*_rounds.snake(name)}
@@ -132,14 +135,19 @@ class _FromPrompt:
             return self._context
         if words & SETS["whole"] and not self._as_form:
             return self._task
+        if "format" in schema:
+            return self._writer.text(name, schema)
         said = next(self._names, None)
         return said or (self._writer.text(name, schema) if self._as_form else self._writer.topic)
 
     def choose(self, name: str, options: Sequence[Any]) -> Any:
-        return next((each for each in options if str(each).lower() in self._said), options[0])
+        if options[0] is True:
+            return not RE.turned_off.search(self._said)
+        return next(iter(_rounds.chosen(options, self._said)), options[0])
 
     def number(self, name: str, least: float, most: float, whole: bool) -> float:
-        number = next((n for n in self._numbers if least <= n <= most), None)
+        fits = (n for n in self._numbers if least <= n <= most and not (whole and n % 1))
+        number = next(fits, None)
         return self._writer.number(name, least, most, whole) if number is None else number
 
 
@@ -158,7 +166,8 @@ def speak(turns: Turns, writer: Writer) -> str:
     task, pad, later = split(turns)
     done = "\n".join([pad, *(text for _, text in later)])
     results = [RE.logs.sub("", text).strip() for text in RE.observation.findall(done)]
-    due = _due(guide, task, {name or also for name, also in RE.called.findall(done)}, results)
+    called = [name or also for name, also in RE.called.findall(RE.observation.sub("", done))]
+    due = _due(guide, task, [*zip(called, results, strict=False)])
     call = next(iter(fill_in(due, task, writer)), None)
     said = "" if call else writer.from_results([("", text) for text in results]) or writer.write()
     if marks := RE.fences_of_code.search(guide):
@@ -182,7 +191,7 @@ def with_call(turns: Turns, said: Conversation, writer: Writer) -> Form | None:
     fields = form.schema.get("properties", {}) if form and form.schema else {}
     if form is None or "next_tool_name" not in fields:
         return form
-    due = _due(_guide(turns), said.task, set(dict(said.made)), [])
+    due = _due(_guide(turns), said.task, [each[:2] for each in said.made])
     name, arguments = [*fill_in(due, said.task, writer), ("finish", "{}")][0]
     value = json.loads(arguments) if form.written == "json" else arguments
     known = {"next_tool_name": {"const": name}, "next_tool_args": {"const": value}}
@@ -195,20 +204,23 @@ def split(turns: Turns) -> tuple[str, str, Turns]:
     asked = [at for at in users if not turns[at][1].lstrip().startswith("Observation:")]
     at = ([at for at in asked if RE.leads.search(turns[at][1])] or asked or [0])[-1]
     text = turns[at][1]
-    if "Action Input:" in text and (start := text.rfind("\nQuestion:")) >= 0:
-        text = text[start + len("\nQuestion:") :].lstrip()
+    if "Action Input:" in text:
+        text = RE.question.split(text)[-1]
     pad = RE.after_the_task.search(text)
     end = pad.start() if pad else len(text)
     return glance(text[:end].strip()), text[end:], turns[at + 1 :]
 
 
-def _due(guide: str, task: str, called: set[str], results: list[str]) -> Due:
-    """Return a call of the first tool that the task names and that was not called yet."""
+def _due(guide: str, task: str, found: _rounds.Results) -> Due:
+    """Return the first of the calls that are due."""
     tools = [tool for tool in _described(guide) if tool.name not in ("final_answer", "finish")]
-    chosen = [each.tool for each in named(tools, unframe(task).task)]
+    task = unframe(task).task
+    needs = named(tools, task)
     if "Tool Arguments: " in guide:  # CrewAI's agents have tools because their tasks need them
-        chosen = [] if results else (chosen or tools)[:1]
-    return [(tool, [{}]) for tool in chosen if tool.name not in called][:1]
+        chosen = [each.tool for each in needs] or tools
+        return [] if found else [(tool, [{}]) for tool in chosen[:1]]
+    due = Rounds(tools, task, [(*each, None) for each in found], found, "").due(needs)
+    return [(tool, plan[:1]) for tool, plan in due[:1]]
 
 
 def _guide(turns: Turns) -> str:

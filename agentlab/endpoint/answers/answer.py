@@ -200,7 +200,7 @@ def take(heard: Heard, replies: Replies, generator: Callable[[], random.Random])
     writer = replies.writer(heard.task, generator(), heard.told, as_json)
     try:
         writer.form = _tools.with_call(heard.turns, said, writer)
-        writer.found = writer.from_results(said.results) if said.results else ""
+        writer.heed(said.results)
         guide = glance("\n".join(heard.told))
         if request.offered and (calls := _tools.calls(request, said, guide, writer)):
             return Turn("", calls)
@@ -229,5 +229,9 @@ def _structured(form: Form, known: str | None, writer: Writer) -> str:
     with suppress(ValueError):  # it is prose
         if known and admits(schema, json.loads(known)):
             return known
-    value = build(schema, writer) if form.json_schema else writer.as_object()
+    value = (
+        writer.with_results(build(schema, writer), schema)
+        if form.json_schema
+        else writer.as_object()
+    )
     return json.dumps(value, ensure_ascii=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -19,11 +20,13 @@ import msgspec
 from agentlab.endpoint.answers._form import ANY, render, typed
 from agentlab.endpoint.answers._patterns import RE
 from agentlab.endpoint.answers._prompt import Asked, read, unframe
+from agentlab.endpoint.answers._rounds import fields, folded
 from agentlab.endpoint.answers._schema import build
-from agentlab.endpoint.contract.json_schema import CannotFill
+from agentlab.endpoint.contract.json_schema import CannotFill, Schema, admits
 
 _LONG = 200  # characters of a result that is an answer
 _DEEPEST = 40
+_MOST_FIELDS = 50  # for which results are looked at
 
 
 class Phrases(msgspec.Struct):
@@ -67,6 +70,7 @@ class Writer:
     def __init__(self, asked: Asked, phrases: Phrases, draw: random.Random):
         self._asked, self.draw, self.topic, self.form = asked, draw, asked.topic, asked.form
         self.found = ""  # what tools gave, for fields that pass a result on
+        self._held: dict[str, list[Any]] = {}  # and what its fields hold
         self._phrases, self._sentences = phrases, self._shuffled(phrases.sentences)
         self._aspects, self._terms = self._shuffled(phrases.aspects), self._shuffled(phrases.terms)
 
@@ -84,10 +88,24 @@ class Writer:
 
     def _value(self) -> Any:
         if self.form and self.form.example is not None:
-            return self._imitate(self.form.example)
+            return self.with_results(self._imitate(self.form.example), {})
         with suppress(CannotFill):
-            return build(self.form.schema, self) if self.form else None
+            schema = self.form and self.form.schema
+            return schema and self.with_results(build(schema, self), schema)
         return None
+
+    def heed(self, results: Sequence[tuple[str, str]]) -> None:
+        """Take in what tools gave, (name, result) of each."""
+        self.found = self.from_results(results) if results else ""
+        self._held = {name: held for _, text in results for name, held in fields(text).items()}
+
+    def with_results(self, value: Any, schema: Schema) -> Any:
+        """Return an object with what results have in fields of the same names, if it may be."""
+        names = list(value)[:_MOST_FIELDS] if isinstance(value, dict) else []
+        for name, held in [(name, self._held.get(folded(name))) for name in names]:
+            if held and admits(schema, informed := value | {name: held[0]}):
+                value = informed
+        return value
 
     def _prose(self) -> str:
         asked = self._asked
@@ -96,10 +114,10 @@ class Writer:
         if asked.items:
             lines = (f"**{item}**: {self._about(item)}".rstrip(": ") for item in asked.items)
             return self._listed(lines)
-        many, unit, bound = asked.length or (0, "sentences", "")
+        many, unit, least, most = asked.length or (0, "sentences", 0, 0)
         many = many or self.draw.randrange(3, 6)
         if unit == "words":
-            return self._words(many, bound)
+            return self._words(many, least, most)
         if unit == "paragraphs":
             return "\n\n".join(islice(iter(lambda: " ".join(self._take(3)), ""), many))
         said = self._take(many)
@@ -123,6 +141,8 @@ class Writer:
 
     def text(self, name: str, schema: Mapping[str, Any]) -> str:
         """Return what stands in a field called `name`: a sentence, or a few words."""
+        if form := RE.mapping("formats").get(schema.get("format", "")):
+            return str(form[0])
         words = name.lower().replace("_", " ").split()
         if any(map(RE.title_field.fullmatch, words)):
             return _capital(self.topic)
@@ -136,6 +156,8 @@ class Writer:
         return options[self.draw.randrange(len(options))]
 
     def number(self, name: str, least: float, most: float, whole: bool) -> float:
+        least = min(0, most) if least == -math.inf else least
+        most = least + (9 if whole or least else 1) if most == math.inf else most
         if whole:
             return self.draw.randrange(math.ceil(least), math.floor(most) + 1)
         return round(self.draw.uniform(least, most), 2)
@@ -161,17 +183,20 @@ class Writer:
             f"{n}. {line}" if numbered else f"- {line}" for n, line in enumerate(lines, 1)
         )
 
-    def _words(self, limit: int, bound: str) -> str:
-        """Return about `limit` words in whole sentences, or as `bound` says."""
+    def _words(self, limit: int, least: int, most: int) -> str:
+        """Return about `limit` words in whole sentences; within bounds, if there are any."""
         said, room, sentence = list[str](), limit, ""
         for sentence in self._take(1000):
             size = len(sentence.split())
-            slack = {"most": 0, "least": size}.get(bound, size // 2)
+            slack = 0 if most else size if least else size // 2
             if room <= 0 or size > room + slack:  # it is nearer without this one
                 break
             said.append(sentence)
             room -= size
-        return " ".join(said or sentence.split()[:limit])
+        if said and limit - room >= least:
+            return " ".join(said)
+        part = " ".join(" ".join([*said, sentence]).split()[:limit])
+        return f"{part.rstrip('.,;:')}." if least > 1 else part
 
     def _take(self, many: int) -> list[str]:
         """Return up to `many` sentences that were not said yet; fewer when the bank runs out."""
@@ -200,8 +225,9 @@ class Writer:
                 return self.draw.randrange(1, max(shape, 1) + 1)
             case float():
                 return round(self.draw.random(), 2)
-            case str() if "|" in shape:  # "low|high" shows what there is to choose from
-                return self.choose("", [option.strip() for option in shape.split("|")])
+            case str() if "|" in shape or '" or "' in shape:  # it shows what to choose from
+                options = re.split(r"\||\bor\b", shape) if '"' in shape else shape.split("|")
+                return self.choose("", [option.strip(' "') for option in options])
             case str() if shape and RE.type.fullmatch(shape.strip("<>")):
                 return build(typed(shape), self)
             case str():
