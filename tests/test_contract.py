@@ -6,19 +6,23 @@ which list what may be sent; and the client's own classes of errors.
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import httpx
 import openai
 import pytest
+from openai.lib._pydantic import to_strict_json_schema
 from openai.types import embedding_create_params as embedding_params
 from openai.types import shared_params
 from openai.types.chat import ChatCompletionMessage, completion_create_params
 from openai.types.chat import chat_completion_message_param as message_param
 from openai.types.chat import chat_completion_stream_options_param as stream_options
+from pydantic import BaseModel, Field
 
 from agentlab.clock import run_virtual
 from agentlab.endpoint.contract.openai_json import RequestError, decode
@@ -230,6 +234,114 @@ def test_other_mistakes_get_the_same_codes(fields: dict[str, Any], code: str, pa
     error = chat(**fields)
     assert error is not None and (error["code"], error["param"]) == (code, param)
     assert "`" not in error["message"] and len(error["message"]) <= 1000
+
+
+def offered(parameters: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """The fields of a chat that offers a function with these parameters."""
+    function = {"name": "f", "parameters": parameters, **more}
+    return {"tools": [{"type": "function", "function": function}]}
+
+
+def described(error: dict[str, Any] | None, code: str) -> str:
+    """What an error of this code says of a schema."""
+    assert error is not None and error["code"] == code
+    return error["message"].split(": ", 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "kind"),
+    [
+        ({"type": "boolean"}, "boolean"),
+        ({"type": "array", "items": {"type": "string"}}, "array"),
+        ({"type": ["object", "null"]}, "['object', 'null']"),
+        ({"const": 5}, "None"),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"type": "object"}}}, "None"),
+        ({"anyOf": [{"type": "object"}]}, "None"),
+    ],
+)
+def test_parameters_are_an_object(parameters: dict[str, Any], kind: str):
+    """Whatever else their schema says, its root is of this type, in strict mode or not."""
+    for strict in (False, True):
+        error = chat(**offered(parameters, strict=strict))
+        said = described(error, "invalid_function_parameters")
+        assert (
+            said == f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{kind}\"'."
+        )
+    assert chat(**offered({})) is None
+
+
+NO = {"additionalProperties": False}
+
+
+def strictly(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A schema that strict mode takes if it takes these properties."""
+    whole = {"type": "object", "properties": properties, "required": [*properties], **NO}
+    return whole | more
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        (strictly({"pet": {"oneOf": [{"type": "string"}]}}),
+         "In context=('properties', 'pet'), 'oneOf' is not permitted."),
+        (strictly({"a": {"type": "array", "items": {"not": {"type": "string"}}}}),
+         "In context=('properties', 'a', 'items'), 'not' is not permitted."),
+        (strictly({"a": {"anyOf": [{"type": "null"}, {"type": "string", "if": {}}]}}),
+         "In context=('properties', 'a', 'anyOf', '1'), 'if' is not permitted."),
+        (strictly({}, anyOf=[{"type": "object"}]), "In context=(), 'anyOf' is not permitted."),
+        (strictly({"a": {"enum": [1, 2]}}),
+         "In context=('properties', 'a'), schema must have a 'type' key."),
+        (strictly({"a": {"type": ["array", "null"]}}),
+         "In context=('properties', 'a'), array schema missing items."),
+        (strictly({}, required=["z"]),
+         "In context=(), 'required' is required to be supplied and to be an array including "
+         "every key in properties. Extra required key 'z' supplied."),
+        (strictly({"b": {"$ref": "#/$defs/b"}}, **{"$defs": {"b": strictly({"c": {
+            "type": "string"}}, required=[])}}),
+         "In context=('$defs', 'b'), 'required' is required to be supplied and to be an array "
+         "including every key in properties. Missing 'c'."),
+        (strictly({"a": {"type": "object"}}),
+         "In context=('properties', 'a'), 'additionalProperties' is required to be supplied and "
+         "to be false."),
+    ],
+)  # fmt: skip
+def test_strict_mode_says_where_it_does_not_take_a_schema(schema: dict[str, Any], words: str):
+    """In OpenAI's words, for a form of the answer and for a function alike."""
+    of_form = chat(**form(name="x", schema=schema, strict=True))
+    assert described(of_form, "invalid_json_schema") == words
+    of_tool = chat(**offered(schema, strict=True))
+    assert described(of_tool, "invalid_function_parameters") == words
+    assert chat(**form(name="x", schema=schema)) is None
+
+
+def test_the_arrays_of_any_function_say_what_is_in_them():
+    """OpenAI refuses an array without items in functions that are not strict, too."""
+    lists = {"type": "object", "properties": {"a": {"anyOf": [{"type": "array"}]}}}
+    said = described(chat(**offered(lists)), "invalid_function_parameters")
+    assert said == "In context=('properties', 'a', 'anyOf', '0'), array schema missing items."
+
+
+class Leaf(BaseModel):
+    kind: Literal["leaf"]
+    sizes: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+
+
+class Node(BaseModel):
+    """Refers to itself, to another with words of its own, and to what may be missing."""
+
+    kind: Literal["node", "root"]
+    left: Node | Leaf | None = None
+    right: Leaf = Field(description="The other side")
+    day: datetime.date
+    price: Decimal
+
+
+@pytest.mark.parametrize("model", [Leaf, Node])
+def test_strict_mode_takes_what_openais_client_makes_of_a_model(model: type[BaseModel]):
+    """Its helper for pydantic's models is the oracle of what a strict schema is."""
+    made = to_strict_json_schema(model)
+    assert chat(**form(name="x", schema=made, strict=True)) is None
+    assert chat(**offered(made, strict=True)) is None
 
 
 @pytest.mark.parametrize("words", ["x - at `$.n.n`", "x - at `$.n.n", "`", " - at `$[0]", "\n"])

@@ -379,7 +379,7 @@ def test_no_depth_is_an_error_of_the_endpoints():
             for depth in [60, *range(850, 1000)]:
                 schema = '{"a":' * depth + "1" + "}" * depth
                 body = '{"model":"m","input":"x","tools":[{"type":"function","name":"f",'
-                body += f'"parameters":{schema}}}]}}'
+                body += f'"parameters":{{"type":"object","a":{schema}}}}}]}}'
                 url = "http://127.0.0.1/v1/responses"
                 statuses.add((await http.post(url, content=body)).status_code)
         return statuses

@@ -296,7 +296,8 @@ def _check_tools(request: ChatRequest) -> None:
 def _check_schemas(request: ChatRequest) -> None:
     budget = Budget()  # for all of them, since others wait meanwhile
     for index, function in enumerate(tool.function for tool in request.tools or []):
-        if wrong := problem(function.parameters or {}, budget, strict=bool(function.strict)):
+        given = function.parameters or {"type": "object"}
+        if wrong := problem(given, budget, strict=bool(function.strict)):
             param, name = f"tools[{index}].function.parameters", f"function '{function.name}'"
             raise refusal("invalid_function_parameters", param, wrong, of=name)
     kind, own = (form.type, form.json_schema) if (form := request.response_format) else ("", None)
@@ -308,7 +309,7 @@ def _check_schemas(request: ChatRequest) -> None:
     if kind == "json_schema":
         if own is None:
             raise refusal("missing", "response_format.json_schema")
-        if wrong := problem(own.schema, budget, strict=bool(own.strict)):
+        if wrong := problem(own.schema, budget, strict=own.strict or None):
             name = f"response_format '{own.name}'"
             raise refusal("invalid_json_schema", "response_format", wrong, of=name)
 
