@@ -20,7 +20,7 @@ TOO_LARGE = "schema too large to fill"
 
 _STEPS, _CHARACTERS, _DEEPEST = 10_000, 200_000, 64
 _PATTERN_STEPS = 50  # to read a pattern takes as long as to read so many values
-_PATTERNS = FancyRegexOptions(backtrack_limit=10_000, size_limit=100_000, dfa_size_limit=100_000)
+_PATTERNS = FancyRegexOptions(backtrack_limit=10_000, size_limit=300_000, dfa_size_limit=100_000)
 _KEYWORDS = msgspec.yaml.decode((DATA / "wire" / "json_schema.yaml").read_bytes())
 
 
