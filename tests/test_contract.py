@@ -137,6 +137,8 @@ VERBATIM: list[tuple[dict[str, Any], str | None, str | None, str]] = [
      "Unknown parameter: 'messages[1].tool_calls[0].index'."),
     ({"stream_options": {"include_usage": True}}, "invalid_value", "stream_options",
      "Invalid value for 'stream_options': it is only allowed when 'stream' is enabled."),
+    ({"logit_bias": {"1": 101}}, "decimal_above_max_value", "logit_bias",
+     "Invalid 'logit_bias': expected decimal <= 100."),
     ({"top_logprobs": 1}, "unsupported_parameter", "top_logprobs",
      "Unsupported parameter: 'top_logprobs' is not supported with this model; leave it "
      "out."),

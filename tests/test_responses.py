@@ -269,6 +269,7 @@ def refusal(fields: dict[str, Any]) -> Any:
 CALL = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
 OUTPUT = {"type": "function_call_output", "call_id": "c1", "output": "x"}
 SCHEMA = {"type": "objekt"}
+CHATS_TOOL = {"type": "function", "function": {"name": "get_weather"}}
 FORM = {"type": "json_schema", "name": "r", "strict": True, "schema": SCHEMA}
 
 
@@ -310,6 +311,13 @@ FORM = {"type": "json_schema", "name": "r", "strict": True, "schema": SCHEMA}
             "invalid_function_parameters",
         ),
         ({"input": "x", "tool_choice": "required"}, "tool_choice", "invalid_value"),
+        ({"input": "x", "tools": [CHATS_TOOL]}, "tools[0].name", MISSING),
+        ({"input": "x", "tools": [{"type": "custom", "custom": {}}]}, "tools[0].name", MISSING),
+        (
+            {"input": "x", "tools": [WEATHER], "tool_choice": CHATS_TOOL},
+            "tool_choice.name",
+            MISSING,
+        ),
     ],
 )
 def test_what_is_wrong_is_refused_in_this_routes_words(
@@ -320,6 +328,24 @@ def test_what_is_wrong_is_refused_in_this_routes_words(
     assert (error.param, error.code) == (param, code)
     for word in ("messages", "response_format", "max_completion_tokens", ".function"):
         assert word not in error.message.split("Supported values")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "place"),
+    [
+        ("messages", [{"role": "user", "content": "x"}], "input"),
+        ("max_tokens", 99, "max_output_tokens"),
+        ("response_format", {"type": "text"}, "text.format"),
+        ("reasoning_effort", "low", "reasoning.effort"),
+    ],
+)
+def test_what_only_a_chat_takes_is_told_its_place_here(name: str, value: Any, place: str):
+    """In OpenAI's words; null asks for nothing, as everywhere."""
+    error = refusal({"extra_body": {name: value}})
+    assert (error.param, error.code) == (name, "unsupported_parameter")
+    moved = f"'{name}'. In the Responses API, this parameter has moved to '{place}'."
+    assert f"Unsupported parameter: {moved}" in error.message
+    assert respond(input="x", extra_body={name: None}).output_text
 
 
 @pytest.mark.parametrize("beside", [[], [WEATHER]])

@@ -218,6 +218,7 @@ def filled(schema: Schema, seed: int = 1) -> Any:
         "^[a-z0-9]+(?:-[a-z0-9]+)*$", r"^[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}$",
         r"^[^\s@]+@[^\s@]+\.[^\s@]+$", r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)$",
         "^.{10,200}$", r"^\w{120}$", r"^(?=.*[A-Z])(?=.*\d)[A-Za-z\d]{8,}$", "^(?!.*--)[a-z-]+$",
+        r"^\p{Lu}\p{L}+$",
     ],
 )  # fmt: skip
 def test_patterns_of_the_world_are_filled_briefly(pattern: str):

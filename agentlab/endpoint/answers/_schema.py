@@ -4,6 +4,7 @@ It is checked before it is handed out: what the builder does not know is refused
 """
 
 import random
+import re
 import string
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -226,8 +227,9 @@ class _Builder:
         """Return a text that a pattern describes; its repetitions are fitted to the length."""
         least, most = int(schema.get("minLength", 0)), schema.get("maxLength", inf)
         low, high, middle, more, text = 0, inf, 0, (0, _MORE), ""
+        known = re.sub(r"\\p\{L\w*\}", r"\\w", pattern)  # what Python's patterns lack
         for _ in range(_TRIES):
-            text = str(_Xeger(self._filler.draw, self._budget, more).xeger(pattern))
+            text = str(_Xeger(self._filler.draw, self._budget, more).xeger(known))
             if len(text) < least:
                 low = middle + 1
             elif len(text) > most:

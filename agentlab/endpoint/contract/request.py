@@ -191,7 +191,7 @@ class ChatRequest(Shared, kw_only=True):
     """A chat request; one that does not fit together, or cannot be met, raises a RequestError."""
 
     part_types: ClassVar[tuple[str, ...]] = ("text", "image_url", "input_audio", "refusal", "file")
-    cannot = ("functions", "function_call", "audio", "web_search_options", "moderation")
+    cannot = dict.fromkeys("functions function_call audio web_search_options moderation".split())
     ignored = (*"top_k min_p repetition_penalty skip_special_tokens chat_template_kwargs".split(),)
     messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
     max_tokens: Tokens | None = None

@@ -87,7 +87,7 @@ class TextOptions(chat.Strict):
 class ResponsesRequest(chat.Shared, kw_only=True):
     """What `/v1/responses` takes."""
 
-    cannot = (*FORMS["cannot"],)
+    cannot = FORMS["cannot"]
     input: Text | Annotated[list[Item], chat.SomeUpToMost] | None = None
     instructions: str | None = None
     previous_response_id: str | None = None
@@ -160,6 +160,8 @@ def _nested(tool: Any, where: str) -> Any:
     inner = {name: value for name, value in tool.items() if name not in FORMS["ignored"]}
     if kind == "allowed_tools" and isinstance(tools := inner.get("tools"), list):
         inner["tools"] = [_nested(each, f"{where}.tools[{i}]") for i, each in enumerate(tools)]
+    elif kind != "allowed_tools" and "name" not in inner:  # or what it has is a chat's
+        raise refusal("missing", f"{where}.name")
     return {"type": kind, kind: inner}
 
 
