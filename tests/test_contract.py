@@ -34,6 +34,7 @@ from agentlab.settings import Settings
 
 USER = {"role": "user", "content": "Describe tides."}
 TOOL = {"type": "function", "function": {"name": "tides", "parameters": {}}}
+PICTURE = {"type": "image_url", "image_url": {"url": "data:,"}}
 CALL = {"id": "c", "type": "function", "function": {"name": "tides", "arguments": "{}"}}
 
 
@@ -69,27 +70,27 @@ def turn(**fields: Any) -> dict[str, Any]:
 # What is said: OpenAI's code, the parameter, the sentence.
 VERBATIM: list[tuple[dict[str, Any], str | None, str | None, str]] = [
     ({"n": "2"}, "invalid_type", "n",
-     "Invalid type for 'n': expected integer, but got string instead."),
+     "Invalid type for 'n': expected an integer, but got a string instead."),
     ({"temperature": "hot"}, "invalid_type", "temperature",
-     "Invalid type for 'temperature': expected decimal, but got string instead."),
+     "Invalid type for 'temperature': expected a decimal, but got a string instead."),
     ({"store": "yes"}, "invalid_type", "store",
-     "Invalid type for 'store': expected boolean, but got string instead."),
+     "Invalid type for 'store': expected a boolean, but got a string instead."),
     ({"seed": 1.5}, "invalid_type", "seed",
-     "Invalid type for 'seed': expected integer, but got decimal instead."),
+     "Invalid type for 'seed': expected an integer, but got a decimal instead."),
     ({"user": {"a": 1}}, "invalid_type", "user",
-     "Invalid type for 'user': expected string, but got object instead."),
+     "Invalid type for 'user': expected a string, but got an object instead."),
     ({"tools": "none"}, "invalid_type", "tools",
-     "Invalid type for 'tools': expected array, but got string instead."),
+     "Invalid type for 'tools': expected an array, but got a string instead."),
     ({"messages": ["ping"]}, "invalid_type", "messages[0]",
-     "Invalid type for 'messages[0]': expected object, but got string instead."),
+     "Invalid type for 'messages[0]': expected an object, but got a string instead."),
     ({"messages": [{"role": "user", "content": 7}]}, "invalid_type", "messages[0].content",
-     "Invalid type for 'messages[0].content': expected string or array, but got integer "
+     "Invalid type for 'messages[0].content': expected a string or an array, but got an integer "
      "instead."),
     ({"prompt_cache_retention": {}}, "invalid_type", "prompt_cache_retention",
-     "Invalid type for 'prompt_cache_retention': expected string, but got object "
+     "Invalid type for 'prompt_cache_retention': expected a string, but got an object "
      "instead."),
     ({"metadata": {"k": 7}}, "invalid_type", "metadata",
-     "Invalid type for 'metadata': expected string, but got integer instead."),
+     "Invalid type for 'metadata': expected a string, but got an integer instead."),
     ({"n": 0}, "integer_below_min_value", "n",
      "Invalid 'n': expected integer >= 1, but got 0 instead."),
     ({"n": 130}, "integer_above_max_value", "n",
@@ -113,12 +114,19 @@ VERBATIM: list[tuple[dict[str, Any], str | None, str | None, str]] = [
     ({"stop": list("abcde")}, "array_above_max_length", "stop",
      "Invalid 'stop': expected array of length <= 4."),
     ({"verbosity": "loud"}, "invalid_value", "verbosity",
-     "Invalid value: 'loud'. Supported values are: 'high', 'low', 'medium'."),
+     "Invalid value: 'loud'. Supported values are: 'high', 'low', and 'medium'."),
     ({"tools": [TOOL], "tool_choice": "always"}, "invalid_value", "tool_choice",
-     "Invalid value: 'always'. Supported values are: 'auto', 'none', 'required'."),
+     "Invalid value: 'always'. Supported values are: 'auto', 'none', and 'required'."),
+    (said({"type": "image_url", "image_url": "http://x/y.png"}), "invalid_type",
+     "messages[0].content[0].image_url",
+     "Invalid type for 'messages[0].content[0].image_url': expected an object, but got a string "
+     "instead."),
+    (turn(content=[{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]),
+     "invalid_value", "messages[1].content[0].type",
+     "Invalid value: 'input_audio'. Supported values are: 'text' and 'refusal'."),
     (said({"type": "input_text", "text": "x"}), "invalid_value", "messages[0].content[0].type",
      "Invalid value: 'input_text'. Supported values are: 'text', 'image_url', "
-     "'input_audio', 'refusal', 'file'."),
+     "'input_audio', 'refusal', and 'file'."),
     ({"messages": [{"content": "x"}]}, "missing_required_parameter", "messages[0].role",
      "Missing required parameter: 'messages[0].role'."),
     ({"tools": [{"type": "function"}]}, "missing_required_parameter", "tools[0].function",
@@ -220,6 +228,23 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     (said({"type": "video", "video": {}}), "unknown_parameter", "messages[0].content[0].video"),
     (said({"type": "video"}), "invalid_value", "messages[0].content[0].type"),
     (said("x"), "invalid_type", "messages[0].content[0]"),
+    (said({"type": "image_url", "image_url": {}}), "missing_required_parameter",
+     "messages[0].content[0].image_url.url"),
+    (said({"type": "image_url", "image_url": {"url": 7}}), "invalid_type",
+     "messages[0].content[0].image_url.url"),
+    (said({"type": "image_url", "image_url": {"url": "x", "detail": "ultra"}}), "invalid_value",
+     "messages[0].content[0].image_url.detail"),
+    (said({"type": "input_audio", "input_audio": {"data": "AA=="}}), "missing_required_parameter",
+     "messages[0].content[0].input_audio.format"),
+    (said({"type": "input_audio", "input_audio": {"data": "", "format": "ogg"}}), "invalid_value",
+     "messages[0].content[0].input_audio.format"),
+    (said({"type": "input_audio", "input_audio": "AA=="}), "invalid_type",
+     "messages[0].content[0].input_audio"),
+    (said({"type": "refusal", "refusal": "No."}), "invalid_value", "messages[0].content[0].type"),
+    (turn(content=[{"type": "text", "text": "x"}, PICTURE]), "invalid_value",
+     "messages[1].content[1].type"),
+    ({"messages": [{"role": "system", "content": [PICTURE]}, USER]}, "invalid_value",
+     "messages[0].content[0].type"),
     ({"modalities": ["text", "audio"]}, "invalid_value", "modalities[1]"),
     ({"logprobs": True}, "unsupported_parameter", "logprobs"),
     ({"top_logprobs": 21, "logprobs": True}, "integer_above_max_value", "top_logprobs"),
@@ -350,7 +375,7 @@ def test_strict_mode_takes_what_openais_client_makes_of_a_model(model: type[Base
 def test_words_that_read_as_a_way_lead_nowhere(words: str):
     """A client may name a field, or give a value, as the decoder's own errors are worded."""
     assert chat(verbosity=words) == chat(verbosity="x") | {  # type: ignore[operator]
-        "message": f"Invalid value: '{words}'. Supported values are: 'high', 'low', 'medium'."
+        "message": f"Invalid value: '{words}'. Supported values are: 'high', 'low', and 'medium'."
     }
     nested = {"response_format": {"type": "text", words: 1}}
     for fields in ({words: 1}, nested, {"metadata": {words: 1}}):
@@ -401,10 +426,10 @@ PARSED = "We could not parse the JSON body of your request."
         (b'{"model": "m", "prediction": {"a": 1e999}}', None, PARSED),
         (b'{"model": "\\ud800"}', None, PARSED),
         (b'{"model": "m", "n": %s}' % (b"9" * 5000), None, PARSED),
-        (b"[]", "invalid_type", "Invalid type: expected object, but got array instead."),
-        (b"null", "invalid_type", "Invalid type: expected object, but got null instead."),
-        (b"3", "invalid_type", "Invalid type: expected object, but got integer instead."),
-        (b'"x"', "invalid_type", "Invalid type: expected object, but got string instead."),
+        (b"[]", "invalid_type", "Invalid type: expected an object, but got an array instead."),
+        (b"null", "invalid_type", "Invalid type: expected an object, but got null instead."),
+        (b"3", "invalid_type", "Invalid type: expected an object, but got an integer instead."),
+        (b'"x"', "invalid_type", "Invalid type: expected an object, but got a string instead."),
     ],
 )
 def test_a_body_that_is_no_request_is_told_so(body: bytes, code: str | None, words: str):

@@ -269,6 +269,13 @@ def refusal(fields: dict[str, Any]) -> Any:
 CALL = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
 OUTPUT = {"type": "function_call_output", "call_id": "c1", "output": "x"}
 SCHEMA = {"type": "objekt"}
+
+
+def part(role: str, kind: str) -> dict[str, Any]:
+    """A message of one part of this type."""
+    return {"role": role, "content": [{"type": kind, "text": "x", "refusal": "x"}]}
+
+
 CHATS_TOOL = {"type": "function", "function": {"name": "get_weather"}}
 FORM = {"type": "json_schema", "name": "r", "strict": True, "schema": SCHEMA}
 
@@ -311,6 +318,29 @@ FORM = {"type": "json_schema", "name": "r", "strict": True, "schema": SCHEMA}
             "invalid_function_parameters",
         ),
         ({"input": "x", "tool_choice": "required"}, "tool_choice", "invalid_value"),
+        ({"input": [part("assistant", "input_text")]}, "input[0].content[0].type", "invalid_value"),
+        (
+            {"input": [part("user", "input_text"), part("user", "output_text")]},
+            "input[1].content[0].type",
+            "invalid_value",
+        ),
+        (
+            {"instructions": "x", "input": [part("system", "refusal")]},
+            "input[0].content[0].type",
+            "invalid_value",
+        ),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image", "detail": "ultra"}]}]},
+            "input[0].content[0].detail",
+            "invalid_value",
+        ),
+        (
+            {"input": [CALL, OUTPUT | {"output": [{"type": "output_text", "text": "x"}]}]},
+            "input[1].output[0].type",
+            "invalid_value",
+        ),
+        ({"input": "x", "reasoning": {"effort": "galactic"}}, "reasoning.effort", "invalid_value"),
+        ({"input": "x", "reasoning": {"summary": "long"}}, "reasoning.summary", "invalid_value"),
         ({"input": "x", "tools": [CHATS_TOOL]}, "tools[0].name", MISSING),
         ({"input": "x", "tools": [{"type": "custom", "custom": {}}]}, "tools[0].name", MISSING),
         (
@@ -328,6 +358,17 @@ def test_what_is_wrong_is_refused_in_this_routes_words(
     assert (error.param, error.code) == (param, code)
     for word in ("messages", "response_format", "max_completion_tokens", ".function"):
         assert word not in error.message.split("Supported values")[0]
+
+
+def test_who_speaks_decides_the_parts_of_a_message():
+    """The list of those that the role has, in OpenAI's words; both of the assistant's are taken."""
+    error = refusal({"input": [part("assistant", "input_text")]})
+    said = "Invalid value: 'input_text'. Supported values are: 'output_text' and 'refusal'."
+    assert said in error.message
+    spoken = [part("user", "input_text"), part("assistant", "output_text")]
+    spoken.append(part("assistant", "refusal"))
+    preferences: Any = {"effort": "xhigh", "summary": "auto"}
+    assert respond(input=[*spoken, part("user", "input_text")], reasoning=preferences).output_text
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,8 @@ invalid = partial(refusal, "invalid")
 
 def not_among(param: str, value: str, supported: Iterable[Any]) -> RequestError:
     """Return the answer to a value that is not one of the supported ones."""
-    listed = ", ".join(f"'{each}'" for each in supported)
+    *most, last = (f"'{each}'" for each in supported)
+    listed = f"{', '.join(most)}{',' * (len(most) > 1)} and {last}" if most else last
     return refusal("not_among", param, value=value, supported=listed)
 
 
@@ -118,7 +119,7 @@ def event(data: Json) -> bytes:
 
 # What msgspec says of the first mistake, in OpenAI's words.
 
-_NOUNS = {"bool": "boolean", "int": "integer", "float": "decimal", "str": "string"}
+_NOUNS: dict[str, str] = _RE.mapping("nouns")
 _type_info: Callable[[Any], inspect.Type] = cache(inspect.type_info)
 
 
@@ -156,7 +157,7 @@ def _at(path: str, value: Any, kind: Any) -> tuple[Any, list[Any]]:
 def _out_of_bounds(param: str, bound: re.Match[str], name: str, got: Any) -> RequestError:
     """Return the answer to what is too small or large, too short or long."""
     kind, length, sign, limit = bound.groups("")
-    noun = name or _NOUNS.get(kind, kind)
+    noun = name or _NOUNS.get(kind, kind).split()[-1]
     side = "below_min" if sign == ">=" else "above_max"
     code = f"{noun.replace(' ', '_')}_{side}_{'length' if length else 'value'}"
     if length and sign == ">=":
