@@ -739,6 +739,14 @@ def test_an_input_over_8192_tokens_is_refused(given: Any, param: str):
     assert error.value.param == param
 
 
+def test_a_request_embeds_300000_tokens_at_most():
+    """Each of its inputs may be short enough; OpenAI's type and code."""
+    with pytest.raises(openai.BadRequestError) as raised:
+        embed(input=[[7] * 8000] * 38)
+    assert raised.value.code == raised.value.type == "max_tokens_per_request"
+    assert embed(input=[[7] * 8000] * 37, dimensions=1).usage.prompt_tokens == 296_000
+
+
 def test_as_many_tokens_are_embedded_as_are_allowed():
     """8,192 token numbers are that many tokens."""
     assert embed(input=[7] * 8192).usage.prompt_tokens == 8192

@@ -483,9 +483,19 @@ def embed(**fields: Any) -> Any:
     return run_virtual(main())
 
 
-def test_texts_that_share_words_lie_near_each_other():
-    """Cosines: the same text 1, a shared word more than none."""
-    texts = ["the tides of the sea", "tides in the sea at night", "quarterly accounting rules"]
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["the tides of the sea", "tides in the sea at night", "quarterly accounting rules"],
+        ["서울의 날씨가 어때?", "서울 날씨 알려 줘", "분기 회계 규칙"],
+        ["밀물은 달의 인력 때문이다", "달의 인력이 밀물을 만든다", "회계 규칙을 정리해라"],
+        ["東京の天気を教えてください", "東京は明日の天気がよい", "会計規則をまとめる"],
+        ["今天北京的天气怎么样", "北京天气今天很好", "季度会计规则"],
+        ["オーストラリアの旅行", "オーストラリア旅行", "データベースの設計"],
+    ],
+)
+def test_texts_that_share_words_lie_near_each_other(texts: list[str]):
+    """Cosines: the same text 1, a shared word more than none; also where spaces part no words."""
     run = embed(input=texts)
     one, near, far = (item.embedding for item in run.result.data)
 
@@ -493,7 +503,7 @@ def test_texts_that_share_words_lie_near_each_other():
         return sum(a * b for a, b in zip(one, other, strict=True))
 
     assert cosine(one) == pytest.approx(1)
-    assert cosine(near) > 0.4 > cosine(far)
+    assert cosine(near) > 0.25 > 0.15 > cosine(far)
     assert len(one) == 1536
     assert run.elapsed_s == 1.0  # the course preset's prefill
 
