@@ -59,7 +59,7 @@ class _Xeger(rstr.Rstr):
     def __init__(self, draw: random.Random, budget: Budget, more: tuple[int, int]):
         super().__init__(draw)
         self._budget, self._more = budget, more
-        self._cases["any"] = lambda _: draw.choice(_PRINTED)
+        self._cases = {**self._cases, "any": lambda _: draw.choice(_PRINTED)}
 
     def _handle_state(self, state: Any) -> Any:
         opcode, value = state
@@ -226,7 +226,7 @@ class _Builder:
     def _matching(self, pattern: str, schema: Schema) -> str:
         """Return a text that a pattern describes; its repetitions are fitted to the length."""
         least, most = int(schema.get("minLength", 0)), schema.get("maxLength", inf)
-        low, high, middle, more, text = 0, inf, 0, (0, _MORE), ""
+        low, high, middle, more, text = 0, 2**20, 0, (0, _MORE), ""
         known = re.sub(r"\\p\{L\w*\}", r"\\w", pattern)  # what Python's patterns lack
         for _ in range(_TRIES):
             text = str(_Xeger(self._filler.draw, self._budget, more).xeger(known))
@@ -237,7 +237,7 @@ class _Builder:
             elif json_schema.admits({"pattern": pattern}, text):  # it may look ahead
                 break
             low, high = min(low, high), max(low, high)
-            middle = int(min(2 * low, (low + high) // 2))
+            middle = min(2 * low, (low + high) // 2)
             more = middle, middle + 1
         return text
 

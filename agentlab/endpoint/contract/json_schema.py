@@ -59,10 +59,7 @@ def count_parts(value: Any, budget: Budget, pattern: bool = False, depth: int = 
 
 
 def problem(schema: Any, budget: Budget | None = None, *, strict: bool | None = None) -> str | None:
-    """Return why `schema` is none that can be read, or that OpenAI takes; None if it is.
-
-    It takes less as a function's parameters (`strict` is False), and least in strict mode.
-    """
+    """Return why `schema` is none that can be read, or that OpenAI takes if it is strict or not."""
     try:
         validator_of(schema, budget)
     except CannotFill as error:

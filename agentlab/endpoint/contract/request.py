@@ -30,9 +30,6 @@ _Value = Annotated[str, msgspec.Meta(max_length=512)]
 _Metadata = Annotated[dict[_Label, _Value], msgspec.Meta(max_length=16)]
 _Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Verbosity = Literal["low", "medium", "high"]
-PARTS: dict[str, dict[str, list[str]]] = msgspec.yaml.decode(
-    (DATA / "wire/parts.yaml").read_bytes()
-)
 PARTS = msgspec.yaml.decode((DATA / "wire" / "parts.yaml").read_bytes())
 _Unread = Json | str | list[Json] | UnsetType | None  # and forgotten: no part of the request's key
 

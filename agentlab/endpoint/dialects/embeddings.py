@@ -119,12 +119,10 @@ async def embed(text: str, dimensions: int) -> list[float]:
 
 
 def _parts(text: str) -> Iterator[tuple[str, float]]:
-    """Yield its words in lower case, each with its parts of three letters; and what each counts.
-
-    Of Hangul, kana and Han, which say more and hardly divide words, parts of two count most.
-    """
+    """Yield its words in lower case, each with its parts of a few letters; and what each counts."""
     words = (found[0].lower() for found in _WORD.finditer(text))
     for word in words if _WORD.search(text) else [text]:
+        # A pair says more in Hangul, kana and Han, where spaces hardly part words.
         size, whole, part = (2, 0.5, 1.0) if _SYLLABLES.search(word) else (3, 2.0, 0.5)
         yield word, whole
         for i in range(len(word) - size + 1):

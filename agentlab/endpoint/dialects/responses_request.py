@@ -105,8 +105,8 @@ class ResponsesRequest(chat.Shared, kw_only=True):
             if each not in FORMS["include"]:
                 raise not_among(f"include[{index}]", each, FORMS["include"])
         for name, known in FORMS["preferences"].items():
-            if (each := (self.reasoning or {}).get(name)) not in (None, *known):
-                raise not_among(f"reasoning.{name}", each, known)
+            if (preferred := (self.reasoning or {}).get(name)) not in (None, *known):
+                raise not_among(f"reasoning.{name}", str(preferred), known)
         super().__post_init__()
         if isinstance(self.input, str):
             self.input = [Item(role="user", content=self.input)]
