@@ -279,7 +279,8 @@ def test_multiples_of_a_step_are_multiples_as_they_are_written(step: float):
                 assert Decimal(str(value)) % Decimal(str(step)) == 0 and least <= value <= most
 
 
-NUMBER = {"type": "object", "properties": {"n": {"type": "number"}}, "required": ["n"]}
+DIGIT = {"type": "integer", "minimum": 0, "maximum": 9}
+NUMBER = {"type": "object", "properties": {"n": DIGIT}, "required": ["n"]}
 
 
 def two(*names: str) -> dict[str, Any]:
