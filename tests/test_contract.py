@@ -6,19 +6,23 @@ which list what may be sent; and the client's own classes of errors.
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import httpx
 import openai
 import pytest
+from openai.lib._pydantic import to_strict_json_schema
 from openai.types import embedding_create_params as embedding_params
 from openai.types import shared_params
 from openai.types.chat import ChatCompletionMessage, completion_create_params
 from openai.types.chat import chat_completion_message_param as message_param
 from openai.types.chat import chat_completion_stream_options_param as stream_options
+from pydantic import BaseModel, Field
 
 from agentlab.clock import run_virtual
 from agentlab.endpoint.contract.openai_json import RequestError, decode
@@ -30,6 +34,7 @@ from agentlab.settings import Settings
 
 USER = {"role": "user", "content": "Describe tides."}
 TOOL = {"type": "function", "function": {"name": "tides", "parameters": {}}}
+PICTURE = {"type": "image_url", "image_url": {"url": "data:,"}}
 CALL = {"id": "c", "type": "function", "function": {"name": "tides", "arguments": "{}"}}
 
 
@@ -65,27 +70,27 @@ def turn(**fields: Any) -> dict[str, Any]:
 # What is said: OpenAI's code, the parameter, the sentence.
 VERBATIM: list[tuple[dict[str, Any], str | None, str | None, str]] = [
     ({"n": "2"}, "invalid_type", "n",
-     "Invalid type for 'n': expected integer, but got string instead."),
+     "Invalid type for 'n': expected an integer, but got a string instead."),
     ({"temperature": "hot"}, "invalid_type", "temperature",
-     "Invalid type for 'temperature': expected decimal, but got string instead."),
+     "Invalid type for 'temperature': expected a decimal, but got a string instead."),
     ({"store": "yes"}, "invalid_type", "store",
-     "Invalid type for 'store': expected boolean, but got string instead."),
+     "Invalid type for 'store': expected a boolean, but got a string instead."),
     ({"seed": 1.5}, "invalid_type", "seed",
-     "Invalid type for 'seed': expected integer, but got decimal instead."),
+     "Invalid type for 'seed': expected an integer, but got a decimal instead."),
     ({"user": {"a": 1}}, "invalid_type", "user",
-     "Invalid type for 'user': expected string, but got object instead."),
+     "Invalid type for 'user': expected a string, but got an object instead."),
     ({"tools": "none"}, "invalid_type", "tools",
-     "Invalid type for 'tools': expected array, but got string instead."),
+     "Invalid type for 'tools': expected an array, but got a string instead."),
     ({"messages": ["ping"]}, "invalid_type", "messages[0]",
-     "Invalid type for 'messages[0]': expected object, but got string instead."),
+     "Invalid type for 'messages[0]': expected an object, but got a string instead."),
     ({"messages": [{"role": "user", "content": 7}]}, "invalid_type", "messages[0].content",
-     "Invalid type for 'messages[0].content': expected string or array, but got integer "
+     "Invalid type for 'messages[0].content': expected a string or an array, but got an integer "
      "instead."),
     ({"prompt_cache_retention": {}}, "invalid_type", "prompt_cache_retention",
-     "Invalid type for 'prompt_cache_retention': expected string, but got object "
+     "Invalid type for 'prompt_cache_retention': expected a string, but got an object "
      "instead."),
     ({"metadata": {"k": 7}}, "invalid_type", "metadata",
-     "Invalid type for 'metadata': expected string, but got integer instead."),
+     "Invalid type for 'metadata': expected a string, but got an integer instead."),
     ({"n": 0}, "integer_below_min_value", "n",
      "Invalid 'n': expected integer >= 1, but got 0 instead."),
     ({"n": 130}, "integer_above_max_value", "n",
@@ -109,12 +114,19 @@ VERBATIM: list[tuple[dict[str, Any], str | None, str | None, str]] = [
     ({"stop": list("abcde")}, "array_above_max_length", "stop",
      "Invalid 'stop': expected array of length <= 4."),
     ({"verbosity": "loud"}, "invalid_value", "verbosity",
-     "Invalid value: 'loud'. Supported values are: 'high', 'low', 'medium'."),
+     "Invalid value: 'loud'. Supported values are: 'high', 'low', and 'medium'."),
     ({"tools": [TOOL], "tool_choice": "always"}, "invalid_value", "tool_choice",
-     "Invalid value: 'always'. Supported values are: 'auto', 'none', 'required'."),
+     "Invalid value: 'always'. Supported values are: 'auto', 'none', and 'required'."),
+    (said({"type": "image_url", "image_url": "http://x/y.png"}), "invalid_type",
+     "messages[0].content[0].image_url",
+     "Invalid type for 'messages[0].content[0].image_url': expected an object, but got a string "
+     "instead."),
+    (turn(content=[{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]),
+     "invalid_value", "messages[1].content[0].type",
+     "Invalid value: 'input_audio'. Supported values are: 'text' and 'refusal'."),
     (said({"type": "input_text", "text": "x"}), "invalid_value", "messages[0].content[0].type",
      "Invalid value: 'input_text'. Supported values are: 'text', 'image_url', "
-     "'input_audio', 'refusal', 'file'."),
+     "'input_audio', 'refusal', and 'file'."),
     ({"messages": [{"content": "x"}]}, "missing_required_parameter", "messages[0].role",
      "Missing required parameter: 'messages[0].role'."),
     ({"tools": [{"type": "function"}]}, "missing_required_parameter", "tools[0].function",
@@ -133,6 +145,8 @@ VERBATIM: list[tuple[dict[str, Any], str | None, str | None, str]] = [
      "Unknown parameter: 'messages[1].tool_calls[0].index'."),
     ({"stream_options": {"include_usage": True}}, "invalid_value", "stream_options",
      "Invalid value for 'stream_options': it is only allowed when 'stream' is enabled."),
+    ({"logit_bias": {"1": 101}}, "decimal_above_max_value", "logit_bias",
+     "Invalid 'logit_bias': expected decimal <= 100."),
     ({"top_logprobs": 1}, "unsupported_parameter", "top_logprobs",
      "Unsupported parameter: 'top_logprobs' is not supported with this model; leave it "
      "out."),
@@ -214,6 +228,23 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     (said({"type": "video", "video": {}}), "unknown_parameter", "messages[0].content[0].video"),
     (said({"type": "video"}), "invalid_value", "messages[0].content[0].type"),
     (said("x"), "invalid_type", "messages[0].content[0]"),
+    (said({"type": "image_url", "image_url": {}}), "missing_required_parameter",
+     "messages[0].content[0].image_url.url"),
+    (said({"type": "image_url", "image_url": {"url": 7}}), "invalid_type",
+     "messages[0].content[0].image_url.url"),
+    (said({"type": "image_url", "image_url": {"url": "x", "detail": "ultra"}}), "invalid_value",
+     "messages[0].content[0].image_url.detail"),
+    (said({"type": "input_audio", "input_audio": {"data": "AA=="}}), "missing_required_parameter",
+     "messages[0].content[0].input_audio.format"),
+    (said({"type": "input_audio", "input_audio": {"data": "", "format": "ogg"}}), "invalid_value",
+     "messages[0].content[0].input_audio.format"),
+    (said({"type": "input_audio", "input_audio": "AA=="}), "invalid_type",
+     "messages[0].content[0].input_audio"),
+    (said({"type": "refusal", "refusal": "No."}), "invalid_value", "messages[0].content[0].type"),
+    (turn(content=[{"type": "text", "text": "x"}, PICTURE]), "invalid_value",
+     "messages[1].content[1].type"),
+    ({"messages": [{"role": "system", "content": [PICTURE]}, USER]}, "invalid_value",
+     "messages[0].content[0].type"),
     ({"modalities": ["text", "audio"]}, "invalid_value", "modalities[1]"),
     ({"logprobs": True}, "unsupported_parameter", "logprobs"),
     ({"top_logprobs": 21, "logprobs": True}, "integer_above_max_value", "top_logprobs"),
@@ -232,11 +263,119 @@ def test_other_mistakes_get_the_same_codes(fields: dict[str, Any], code: str, pa
     assert "`" not in error["message"] and len(error["message"]) <= 1000
 
 
+def offered(parameters: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """The fields of a chat that offers a function with these parameters."""
+    function = {"name": "f", "parameters": parameters, **more}
+    return {"tools": [{"type": "function", "function": function}]}
+
+
+def described(error: dict[str, Any] | None, code: str) -> str:
+    """What an error of this code says of a schema."""
+    assert error is not None and error["code"] == code
+    return error["message"].split(": ", 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "kind"),
+    [
+        ({"type": "boolean"}, "boolean"),
+        ({"type": "array", "items": {"type": "string"}}, "array"),
+        ({"type": ["object", "null"]}, "['object', 'null']"),
+        ({"const": 5}, "None"),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"type": "object"}}}, "None"),
+        ({"anyOf": [{"type": "object"}]}, "None"),
+    ],
+)
+def test_parameters_are_an_object(parameters: dict[str, Any], kind: str):
+    """Whatever else their schema says, its root is of this type, in strict mode or not."""
+    for strict in (False, True):
+        error = chat(**offered(parameters, strict=strict))
+        said = described(error, "invalid_function_parameters")
+        assert (
+            said == f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{kind}\"'."
+        )
+    assert chat(**offered({})) is None
+
+
+NO = {"additionalProperties": False}
+
+
+def strictly(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A schema that strict mode takes if it takes these properties."""
+    whole = {"type": "object", "properties": properties, "required": [*properties], **NO}
+    return whole | more
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        (strictly({"pet": {"oneOf": [{"type": "string"}]}}),
+         "In context=('properties', 'pet'), 'oneOf' is not permitted."),
+        (strictly({"a": {"type": "array", "items": {"not": {"type": "string"}}}}),
+         "In context=('properties', 'a', 'items'), 'not' is not permitted."),
+        (strictly({"a": {"anyOf": [{"type": "null"}, {"type": "string", "if": {}}]}}),
+         "In context=('properties', 'a', 'anyOf', '1'), 'if' is not permitted."),
+        (strictly({}, anyOf=[{"type": "object"}]), "In context=(), 'anyOf' is not permitted."),
+        (strictly({"a": {"enum": [1, 2]}}),
+         "In context=('properties', 'a'), schema must have a 'type' key."),
+        (strictly({"a": {"type": ["array", "null"]}}),
+         "In context=('properties', 'a'), array schema missing items."),
+        (strictly({}, required=["z"]),
+         "In context=(), 'required' is required to be supplied and to be an array including "
+         "every key in properties. Extra required key 'z' supplied."),
+        (strictly({"b": {"$ref": "#/$defs/b"}}, **{"$defs": {"b": strictly({"c": {
+            "type": "string"}}, required=[])}}),
+         "In context=('$defs', 'b'), 'required' is required to be supplied and to be an array "
+         "including every key in properties. Missing 'c'."),
+        (strictly({"a": {"type": "object"}}),
+         "In context=('properties', 'a'), 'additionalProperties' is required to be supplied and "
+         "to be false."),
+    ],
+)  # fmt: skip
+def test_strict_mode_says_where_it_does_not_take_a_schema(schema: dict[str, Any], words: str):
+    """In OpenAI's words, for a form of the answer and for a function alike."""
+    of_form = chat(**form(name="x", schema=schema, strict=True))
+    assert described(of_form, "invalid_json_schema") == words
+    of_tool = chat(**offered(schema, strict=True))
+    assert described(of_tool, "invalid_function_parameters") == words
+    assert chat(**form(name="x", schema=schema)) is None
+
+
+def test_the_arrays_of_any_function_say_what_is_in_them():
+    """OpenAI refuses an array without items in functions that are not strict, too."""
+    lists = {"type": "object", "properties": {"a": {"anyOf": [{"type": "array"}]}}}
+    said = described(chat(**offered(lists)), "invalid_function_parameters")
+    assert said == "In context=('properties', 'a', 'anyOf', '0'), array schema missing items."
+
+
+class Leaf(BaseModel):
+    kind: Literal["leaf"]
+    sizes: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+
+
+class Node(BaseModel):
+    """Refers to itself, to another with words of its own, and to what may be missing."""
+
+    kind: Literal["node", "root"]
+    left: Node | Leaf | None = None
+    right: Leaf = Field(description="The other side")
+    day: datetime.date
+    price: Decimal
+
+
+@pytest.mark.parametrize("model", [Leaf, Node])
+def test_strict_mode_takes_what_openais_client_makes_of_a_model(model: type[BaseModel]):
+    """Its helper for pydantic's models is the oracle of what a strict schema is."""
+    made = to_strict_json_schema(model)
+    assert chat(**form(name="x", schema=made, strict=True)) is None
+    assert chat(**offered(made, strict=True)) is None
+
+
 @pytest.mark.parametrize("words", ["x - at `$.n.n`", "x - at `$.n.n", "`", " - at `$[0]", "\n"])
 def test_words_that_read_as_a_way_lead_nowhere(words: str):
     """A client may name a field, or give a value, as the decoder's own errors are worded."""
     assert chat(verbosity=words) == chat(verbosity="x") | {  # type: ignore[operator]
-        "message": f"Invalid value: '{words}'. Supported values are: 'high', 'low', 'medium'."
+        "message": f"Invalid value: '{words}'. Supported values are: 'high', 'low', and 'medium'."
     }
     nested = {"response_format": {"type": "text", words: 1}}
     for fields in ({words: 1}, nested, {"metadata": {words: 1}}):
@@ -287,10 +426,10 @@ PARSED = "We could not parse the JSON body of your request."
         (b'{"model": "m", "prediction": {"a": 1e999}}', None, PARSED),
         (b'{"model": "\\ud800"}', None, PARSED),
         (b'{"model": "m", "n": %s}' % (b"9" * 5000), None, PARSED),
-        (b"[]", "invalid_type", "Invalid type: expected object, but got array instead."),
-        (b"null", "invalid_type", "Invalid type: expected object, but got null instead."),
-        (b"3", "invalid_type", "Invalid type: expected object, but got integer instead."),
-        (b'"x"', "invalid_type", "Invalid type: expected object, but got string instead."),
+        (b"[]", "invalid_type", "Invalid type: expected an object, but got an array instead."),
+        (b"null", "invalid_type", "Invalid type: expected an object, but got null instead."),
+        (b"3", "invalid_type", "Invalid type: expected an object, but got an integer instead."),
+        (b'"x"', "invalid_type", "Invalid type: expected an object, but got a string instead."),
     ],
 )
 def test_a_body_that_is_no_request_is_told_so(body: bytes, code: str | None, words: str):
@@ -598,6 +737,14 @@ def test_an_input_over_8192_tokens_is_refused(given: Any, param: str):
     with pytest.raises(openai.BadRequestError, match="maximum input length is 8192") as error:
         embed(input=given)
     assert error.value.param == param
+
+
+def test_a_request_embeds_300000_tokens_at_most():
+    """Each of its inputs may be short enough; OpenAI's type and code."""
+    with pytest.raises(openai.BadRequestError) as raised:
+        embed(input=[[7] * 8000] * 38)
+    assert raised.value.code == raised.value.type == "max_tokens_per_request"
+    assert embed(input=[[7] * 8000] * 37, dimensions=1).usage.prompt_tokens == 296_000
 
 
 def test_as_many_tokens_are_embedded_as_are_allowed():

@@ -193,6 +193,51 @@ def test_a_response_is_read_as_it_was_given():
     result(main)
 
 
+def test_what_a_response_was_given_is_listed():
+    """All of the conversation before the answer, the newest first, in a page of OpenAI's."""
+
+    async def main(responses: Any) -> None:
+        first = await responses.create(model="m", input=ASKS)
+        more: Any = [{"role": "user", "content": [{"type": "input_text", "text": "Go on."}]}]
+        second = await responses.create(model="m", input=more, previous_response_id=first.id)
+        page = await responses.input_items.list(second.id)
+        said = [(item.role, item.content[0].type, item.content[0].text) for item in page.data]
+        assert said == [
+            ("user", "input_text", "Go on."),
+            ("assistant", "output_text", first.output_text),
+            ("user", "input_text", ASKS),
+        ]
+        assert (page.object, page.has_more) == ("list", False)
+        assert (page.first_id, page.last_id) == (page.data[0].id, page.data[-1].id)
+        assert [item.id async for item in page] == [item.id for item in page.data]
+        assert (await refusal(responses.input_items.list("resp_none")))[0] == 404
+
+    result(main)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "input_tokens"),
+        ("POST", "compact"),
+        ("POST", "{id}/cancel"),
+        ("GET", "{id}/other"),
+        ("GET", "{id}/input_items/other"),
+    ],
+)
+def test_what_is_no_route_of_responses_is_unknown(method: str, path: str):
+    """404, and not another method's 405: the paths that there are say what there is."""
+
+    async def main(responses: Any) -> Any:
+        given = await responses.create(model="m", input=ASKS)
+        http = responses._client._client
+        return await http.request(method, f"{URL}/responses/{path.format(id=given.id)}")
+
+    answer = result(main)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url")
+    assert "[" not in answer.json()["error"]["message"]
+
+
 def test_a_deletion_is_told_as_openai_tells_it():
     """With the id, and what it was."""
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -196,3 +202,104 @@ def test_whole_numbers_may_be_written_with_a_point():
     """JSON Schema calls 2.0 an integer, and so do the keywords that count."""
     schema = {"type": "array", "items": {"type": "string", "maxLength": 2.0}, "minItems": 4.0}
     assert build(schema, Plain()) == ["wo"] * 4
+
+
+def filled(schema: Schema, seed: int = 1) -> Any:
+    """What the one property of an object is filled with."""
+    filler = Plain()
+    filler.draw = random.Random(seed)
+    return build({"type": "object", "properties": {"a": schema}}, filler)["a"]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "^[가-힣]{2,4}$", "^[一-龥ぁ-んァ-ヶ]+$", "^[a-zA-Z가-힣 ]+$", "^[\\u0000-\\uffff]+$",
+        "^[a-z0-9]+(?:-[a-z0-9]+)*$", r"^[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}$",
+        r"^[^\s@]+@[^\s@]+\.[^\s@]+$", r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)$",
+        "^.{10,200}$", r"^\w{120}$", r"^(?=.*[A-Z])(?=.*\d)[A-Za-z\d]{8,}$", "^(?!.*--)[a-z-]+$",
+        r"^\p{Lu}\p{L}+$",
+    ],
+)  # fmt: skip
+def test_patterns_of_the_world_are_filled_briefly(pattern: str):
+    """Whatever the draw; what a pattern leaves open is repeated a few times only."""
+    least = max(map(int, re.findall(r"{(\d+)", pattern)), default=0)
+    for seed in range(40):
+        text = filled({"type": "string", "pattern": pattern}, seed)
+        assert len(text) <= 32 + least
+        assert text.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "least", "most"),
+    [
+        ("^[a-z]+$", 0, 1),
+        ("^[a-z]+$", 20, 20),
+        ("^[a-z]+$", 150, 160),
+        ("^[A-Z][a-z]*( [A-Z][a-z]*)*$", 15, 20),
+        ("^[a-z]+-[a-z]+$", 10, 10),
+        ("^[가-힣]{1,30}$", 12, 14),
+    ],
+)
+def test_a_pattern_keeps_to_the_length_beside_it(pattern: str, least: int, most: int):
+    """Its repetitions are as many as that takes, whatever the draw."""
+    schema = {"type": "string", "pattern": pattern, "minLength": least, "maxLength": most}
+    assert {least <= len(filled(schema, seed)) <= most for seed in range(40)} == {True}
+
+
+def test_what_a_pattern_excludes_is_drawn_alike_in_every_process():
+    """A set's order, which differs between processes, has no part in it."""
+    code = "import tests.test_schema as t; print(t.filled({'pattern': '^[^a-y]{9}$'}))"
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in "12"
+    }
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("step", [0.1, 0.05, 0.01, 0.001, 0.3, 2.5, 3, 7, 10**20])
+def test_multiples_of_a_step_are_multiples_as_they_are_written(step: float):
+    """Of those that floats cannot hold, and of large ones; also below zero."""
+    for least, most in ((0, 10 * step), (-10 * step, -5 * step)):
+        for kind in ("number", "integer") if step >= 3 else ("number",):
+            schema = {"type": kind, "multipleOf": step, "minimum": least, "maximum": most}
+            for share in range(1, 40):
+                filler = Plain()
+                filler.number = lambda name, least, most, whole, share=share: (  # type: ignore
+                    (int if whole else float)(least + (most - least) * share / 40)
+                )
+                value = build(schema, filler)
+                assert Decimal(str(value)) % Decimal(str(step)) == 0 and least <= value <= most
+
+
+DIGIT = {"type": "integer", "minimum": 0, "maximum": 9}
+NUMBER = {"type": "object", "properties": {"n": DIGIT}, "required": ["n"]}
+
+
+def two(*names: str) -> dict[str, Any]:
+    """An object whose properties of these names refer to definitions of the same names."""
+    referred = {name: {"$ref": f"#/$defs/{name[0]}"} for name in names}
+    return {"type": "object", "properties": referred, "required": [*names]}
+
+
+@pytest.mark.parametrize(
+    "definitions",
+    [
+        {"e": {"anyOf": [two("e1", "e2"), NUMBER]}},
+        {"e": {"oneOf": [two("f1"), NUMBER]}, "f": two("e1")},
+        {"e": {"anyOf": [{"type": "array", "items": two("e"), "minItems": 2}, NUMBER]}},
+        {"e": {"anyOf": [{"$ref": "#/$defs/f"}, NUMBER]}, "f": two("e1", "e2")},
+        {"e": {"anyOf": [two("f"), two("f2")]}, "f": {"anyOf": [two("e"), {"type": "null"}]}},
+    ],
+)
+def test_a_union_that_recurs_in_its_first_branch_ends_in_another(definitions: dict[str, Any]):
+    """Directly, in a list, or by way of others: an expression of numbers ends in a number."""
+    value = build({**two("e"), "$defs": definitions}, Plain())
+    assert 0 < values_in(value) < 20

@@ -52,6 +52,14 @@ def test_prose_of_the_course_is_split_by_letters_and_syllables_alone(language: s
         assert list(split(said)) == simple.findall(said)
 
 
+@pytest.mark.parametrize("prose", [ENGLISH, KOREAN, ENGLISH + " Café, naïve, Œuvre, Müller."])
+def test_a_foreign_name_changes_only_the_words_before_it(prose: str):
+    """A text in another language stays what it is, but for some sixty letters at most."""
+    pieces, with_name = split(prose), split(f"{prose} {'. ' * 40} Wałęsa")
+    assert with_name[: len(pieces) - 1] == pieces[:-1]
+    assert split(f"Σ {prose}")[1:] == split(f"- {prose}")[1:]
+
+
 @settings(max_examples=40)
 @given(st.text(max_size=200))
 def test_the_pieces_are_the_text(text: str):

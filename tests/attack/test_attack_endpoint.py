@@ -516,6 +516,19 @@ def test_a_flood_of_headers(server: Server, flood: bytes):
     server.check()
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [b"x: " + b"a" * 200_000 + b"\r\n", b"".join(b"x-%d: a\r\n" % n for n in range(9000))],
+)
+def test_a_head_that_comes_in_one_piece_has_the_same_bound(server: Server, headers: bytes):
+    """431, however few reads it takes; a body of that size passes."""
+    refused_raw(
+        server.raw(b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n" + headers + b"\r\n"), 431
+    )
+    assert server.client.post(CHAT, json=question("a" * 200_000)).status_code == 200
+    server.check()
+
+
 @pytest.mark.parametrize("letters", [70_000, 10**6])
 @pytest.mark.parametrize("where", ["path", "query"])
 def test_a_long_address(server: Server, where: str, letters: int):

@@ -4,8 +4,12 @@ It is checked before it is handed out: what the builder does not know is refused
 """
 
 import random
+import re
+import string
 from collections.abc import Mapping, Sequence
-from math import inf
+from decimal import Decimal
+from itertools import chain
+from math import ceil, floor, inf
 from typing import Any, Protocol
 
 import rstr
@@ -14,6 +18,9 @@ from agentlab.endpoint.contract import json_schema
 from agentlab.endpoint.contract.json_schema import Budget, CannotFill, Schema
 
 _DEEP, _TOO_DEEP = 6, 40
+_MORE, _TRIES = 4, 20  # repetitions that a pattern leaves open, and draws for a text that fits
+_PRINTED = string.printable[:95]  # in one line
+_WIDE = 128  # characters; of a wider range, so many stand for all
 _PLAIN = ("null", "string", "number", "integer", "boolean")
 
 
@@ -45,14 +52,29 @@ def build(
 
 
 class _Xeger(rstr.Rstr):
-    def __init__(self, draw: random.Random, budget: Budget):
+    """Draws texts; what a pattern may repeat comes `more` times (from, to) than it has to."""
+
+    def __init__(self, draw: random.Random, budget: Budget, more: tuple[int, int]):
         super().__init__(draw)
-        self._budget = budget
+        self._budget, self._more = budget, more
+        self._cases = {**self._cases, "any": lambda _: draw.choice(_PRINTED)}
 
     def _handle_state(self, state: Any) -> Any:
         opcode, value = state
-        self._budget.spend(value[1] - value[0] if opcode.name == "RANGE" else 1)
-        return super()._handle_state(state)
+        self._budget.spend(3 if opcode.name == "RANGE" else 1)
+        if opcode.name != "RANGE":
+            return super()._handle_state(state)
+        step = 1 + (value[1] - value[0]) // _WIDE
+        return [c for c in map(chr, range(value[0], value[1] + 1, step)) if c.isprintable()]
+
+    def _handle_in(self, value: Any) -> Any:
+        listed = [*chain(*map(self._handle_state, value))]
+        others = [each for each in _PRINTED if each not in listed]
+        return self._random.choice(others if listed[0] is False else listed)
+
+    def _handle_repeat(self, start_range: int, end_range: int, value: Any) -> str:
+        few, many = (min(start_range + more, end_range) for more in self._more)
+        return "".join(self._build_string(value) for _ in range(self._random.randint(few, many)))
 
 
 class _Builder:
@@ -113,17 +135,24 @@ class _Builder:
     def _alternative(self, options: Sequence[Any], depth: int) -> Any:
         """Return the first that is not null and does not lead back here; deep down, a plain one."""
 
-        def rank(option: Any) -> tuple[bool, bool, bool]:
+        def rank(option: Any) -> tuple[bool, bool, bool, bool]:
             kind = option.get("type") if isinstance(option, Mapping) else None
             # Where a client cut a circle open, it left the empty schema.
             again, deep = not option or self._again(option), depth > _DEEP
-            return (again, deep and kind not in _PLAIN, kind == "null")
+            holds = self._holds_again(option)
+            return (again, holds, deep and kind not in _PLAIN, kind == "null")
 
         self._budget.spend(len(options))
         return min(options, key=rank)
 
     def _again(self, schema: Any) -> bool:
         return isinstance(schema, Mapping) and schema.get("$ref") in self._open
+
+    def _holds_again(self, schema: Any) -> bool:
+        self._budget.spend()
+        inner = schema.values() if isinstance(schema, dict) else schema
+        held = isinstance(schema, dict | list) and any(map(self._holds_again, inner))
+        return held or self._again(schema)
 
     def _object(self, schema: Schema, name: str, depth: int) -> dict[str, Any]:
         properties = schema.get("properties", {})
@@ -167,8 +196,10 @@ class _Builder:
             most = schema.get("maximum", schema.get("exclusiveMaximum", inf) - tiny)
             value = self._filler.number(name, least, max(least, most), whole)
             if "multipleOf" in schema:
-                multiple = value // step * step
-                value = -(-least // step) * step if multiple < least else multiple
+                by = Decimal(str(step))  # since .29 is no multiple of .01 in binary
+                times = floor(Decimal(str(value)) / by)
+                times = times if times * by >= least else ceil(Decimal(str(least)) / by)
+                value = float(times * by)
             return int(value) if whole else value
         except (ArithmeticError, ValueError):  # beyond what a float holds
             raise CannotFill("its numbers are out of range") from None
@@ -176,7 +207,7 @@ class _Builder:
     def _string(self, schema: Schema, name: str) -> str:
         if (pattern := schema.get("pattern")) is not None:
             try:
-                text = str(_Xeger(self._filler.draw, self._budget).xeger(pattern))
+                text = self._matching(pattern, schema)
             except Exception as error:
                 raise CannotFill(f"pattern {pattern!r} ({error})") from None
             self._budget.spend(characters=len(text) + len(pattern))
@@ -185,6 +216,24 @@ class _Builder:
         least = int(schema.get("minLength", 0))  # 2.0 is a whole number there
         self._budget.spend(characters=len(text) + least)
         return text[: int(schema.get("maxLength", len(text)))].ljust(least, ".")
+
+    def _matching(self, pattern: str, schema: Schema) -> str:
+        """Return a text that a pattern describes; its repetitions are fitted to the length."""
+        least, most = int(schema.get("minLength", 0)), schema.get("maxLength", inf)
+        low, high, middle, more, text = 0, 2**20, 0, (0, _MORE), ""
+        known = re.sub(r"\\p\{L\w*\}", r"\\w", pattern)  # what Python's patterns lack
+        for _ in range(_TRIES):
+            text = str(_Xeger(self._filler.draw, self._budget, more).xeger(known))
+            if len(text) < least:
+                low = middle + 1
+            elif len(text) > most:
+                high = max(middle - 1, 0)
+            elif json_schema.admits({"pattern": pattern}, text):  # it may look ahead
+                break
+            low, high = min(low, high), max(low, high)
+            middle = min(2 * low, (low + high) // 2)
+            more = middle, middle + 1
+        return text
 
 
 def _type(schema: Schema) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -191,13 +192,13 @@ def way_out(error: RequestError, time_scale: float) -> Headers:
 def routed(path: str, method: str, routes: Mapping[str, Collection[str]]) -> str:
     """Return the route of a path that takes this method, or raise 404 or 405 with what there is.
 
-    A route that ends in a slash takes a name behind it.
+    A route is a pattern; one that ends in a slash takes a name behind it.
     """
     if method in routes.get(path, ()) and path[-1] != "/":  # as of nearly every request
         return path
-    fits = (each for each in routes if path == each or (each[-1] == "/" and path.startswith(each)))
+    fits = (each for each in routes if re.fullmatch(each + ".*" * (each[-1] == "/"), path))
     if (route := next(fits, None)) is None or path[-1:] == "/":
-        known = ", ".join(each for each in routes if each[-1] != "/")
+        known = ", ".join(filter(re.compile(r"[\w/]+\w").fullmatch, routes))
         raise refusal("unknown_url", known=known, method=method, path=path)
     allowed = routes[route]
     allow = [*allowed, "HEAD"] if "GET" in allowed else allowed

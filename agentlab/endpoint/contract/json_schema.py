@@ -20,7 +20,7 @@ TOO_LARGE = "schema too large to fill"
 
 _STEPS, _CHARACTERS, _DEEPEST = 10_000, 200_000, 64
 _PATTERN_STEPS = 50  # to read a pattern takes as long as to read so many values
-_PATTERNS = FancyRegexOptions(backtrack_limit=10_000, size_limit=100_000, dfa_size_limit=100_000)
+_PATTERNS = FancyRegexOptions(backtrack_limit=10_000, size_limit=300_000, dfa_size_limit=100_000)
 _KEYWORDS = msgspec.yaml.decode((DATA / "wire" / "json_schema.yaml").read_bytes())
 
 
@@ -58,33 +58,49 @@ def count_parts(value: Any, budget: Budget, pattern: bool = False, depth: int = 
                 budget.spend(_PATTERN_STEPS * len(inner))
 
 
-def problem(schema: Any, budget: Budget | None = None, *, strict: bool = False) -> str | None:
-    """Return why `schema` is none that can be read, or that strict mode takes; None if it is."""
+def problem(schema: Any, budget: Budget | None = None, *, strict: bool | None = None) -> str | None:
+    """Return why `schema` is none that can be read, or that OpenAI takes if it is strict or not."""
     try:
         validator_of(schema, budget)
     except CannotFill as error:
         return str(error)
-    return _not_strict(schema) if strict else None
+    return None if strict is None else _not_taken(schema, strict)
 
 
-def _not_strict(schema: Schema) -> str | None:
-    """Return why strict mode refuses a schema, by OpenAI's guide on structured outputs, or None."""
-    if schema.get("type") != "object":
-        return f"schema must be a JSON Schema of 'type: \"object\"', got {schema.get('type')!r}."
-    left: list[tuple[str, Any]] = [("the schema", schema)]
-    for where, part in left:  # which grows meanwhile
+def _not_taken(schema: Schema, strict: bool) -> str | None:
+    """Return why OpenAI refuses a schema, by its guide on structured outputs, or None."""
+    if (kind := schema.get("type")) != "object":
+        return f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{kind}\"'."
+    left: list[tuple[tuple[str, ...], Any]] = [((), schema)]
+    for way, part in left:  # which grows meanwhile
         if isinstance(part, list):
-            left += [(where, inner) for inner in part]
+            left += [((*way, str(number)), inner) for number, inner in enumerate(part)]
         if not isinstance(part, Mapping):
             continue
-        if part.get("type") == "object" or "properties" in part:
-            if part.get("additionalProperties") is not False:
-                return f"In {where}, 'additionalProperties' is required to be false."
-            if missing := part.get("properties", {}).keys() - set(part.get("required", [])):
-                return f"In {where}, 'required' must name every property; not {min(missing)!r}."
-        for keyword in ("properties", "$defs", "definitions"):
-            left += part.get(keyword, {}).items()
-        left += [(keyword, part[keyword]) for keyword in ("items", "anyOf") if keyword in part]
+        if strict and (wrong := _not_strict(part, root=not way)):
+            return f"In context={way}, {wrong}"
+        if "array" in part.get("type", "") and "items" not in part:
+            return f"In context={way}, array schema missing items."
+        for keyword in _KEYWORDS["openai_by_name"]:
+            left += [((*way, keyword, name), each) for name, each in part.get(keyword, {}).items()]
+        left += [((*way, each), part[each]) for each in _KEYWORDS["openai"] if each in part]
+    return None
+
+
+def _not_strict(part: Schema, root: bool) -> str | None:
+    """Return what strict mode refuses in one part of a schema, or None."""
+    for keyword in (*_KEYWORDS["not_strict"], *(["anyOf"] if root else [])):
+        if keyword in part:
+            return f"'{keyword}' is not permitted."
+    if part.keys().isdisjoint(("type", "$ref", "anyOf")):
+        return "schema must have a 'type' key."
+    if "object" in part.get("type", "") and part.get("additionalProperties") is not False:
+        return "'additionalProperties' is required to be supplied and to be false."
+    properties = part.get("properties", {}).keys()
+    if names := properties ^ {*part.get("required", [])}:
+        every = "'required' is required to be supplied and to be an array including every key in"
+        said, extra = f"Missing '{min(names)}'.", f"Extra required key '{min(names)}' supplied."
+        return f"{every} properties. {said if min(names) in properties else extra}"
     return None
 
 

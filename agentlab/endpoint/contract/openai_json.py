@@ -66,7 +66,8 @@ invalid = partial(refusal, "invalid")
 
 def not_among(param: str, value: str, supported: Iterable[Any]) -> RequestError:
     """Return the answer to a value that is not one of the supported ones."""
-    listed = ", ".join(f"'{each}'" for each in supported)
+    *most, last = (f"'{each}'" for each in supported)
+    listed = f"{', '.join(most)}{',' * (len(most) > 1)} and {last}" if most else last
     return refusal("not_among", param, value=value, supported=listed)
 
 
@@ -82,7 +83,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     try:
         with suppress(msgspec.ValidationError):
             return msgspec.json.decode(body, type=kind)
-        value, cannot = msgspec.json.decode(body), getattr(kind, "cannot", ())
+        value, cannot = msgspec.json.decode(body), getattr(kind, "cannot", {})
         # Of what is no field, `cannot` is refused by its name, and `ignored` is taken.
         for name in (*cannot, *getattr(kind, "ignored", ())) if isinstance(value, dict) else ():
             if name not in cannot or value.get(name) is None:
@@ -118,18 +119,19 @@ def event(data: Json) -> bytes:
 
 # What msgspec says of the first mistake, in OpenAI's words.
 
-_NOUNS = {"bool": "boolean", "int": "integer", "float": "decimal", "str": "string"}
+_NOUNS: dict[str, str] = _RE.mapping("nouns")
 _type_info: Callable[[Any], inspect.Type] = cache(inspect.type_info)
 
 
-def _mistake(said: str, value: Any, kind: inspect.Type, cannot: Iterable[str]) -> RequestError:
+def _mistake(said: str, value: Any, kind: inspect.Type, cannot: Json) -> RequestError:
     where: Any = _RE.where.fullmatch(said)
     what, key, path = where.groups("")
     param = path.partition("[...]")[0].removeprefix(".")
     if field := _RE.field.fullmatch(what):
         name = f"{param}.{field[2]}" if param else field[2]
-        unknown = "unsupported" if name in cannot else "unknown_parameter"
-        return refusal("missing" if field[1][0] == "m" else unknown, name)
+        if name in cannot:
+            return refusal("moved" if cannot[name] else "unsupported", name, to=cannot[name])
+        return refusal("missing" if field[1][0] == "m" else "unknown_parameter", name)
     if wrong := _RE.type.fullmatch(what):
         return wrong_type(param, wrong[2], wrong[1].replace(" | ", " or "))
     got, kinds = _at(path, value, kind)
@@ -155,14 +157,14 @@ def _at(path: str, value: Any, kind: Any) -> tuple[Any, list[Any]]:
 def _out_of_bounds(param: str, bound: re.Match[str], name: str, got: Any) -> RequestError:
     """Return the answer to what is too small or large, too short or long."""
     kind, length, sign, limit = bound.groups("")
-    noun = name or _NOUNS.get(kind, kind)
+    noun = name or _NOUNS.get(kind, kind).split()[-1]
     side = "below_min" if sign == ">=" else "above_max"
     code = f"{noun.replace(' ', '_')}_{side}_{'length' if length else 'value'}"
     if length and sign == ">=":
         code = f"empty_{noun}"
     elif noun == "object":
         code = "object_above_max_properties"
-    told = "" if length else f", but got {got} instead"
+    told = "" if length or got is None else f", but got {got} instead"
     what = f"Invalid '{param}': expected {noun}{length} {sign} {limit}{told}."
     return RequestError(400, what, param=param, code=code)
 

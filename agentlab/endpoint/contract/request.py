@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from agentlab._support.data import DATA
 from agentlab._support.fields import Text
 from agentlab.endpoint.contract.json_schema import Budget, problem
 from agentlab.endpoint.contract.openai_json import Json, invalid, not_among, refusal, wrong_type
@@ -29,6 +30,7 @@ _Value = Annotated[str, msgspec.Meta(max_length=512)]
 _Metadata = Annotated[dict[_Label, _Value], msgspec.Meta(max_length=16)]
 _Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Verbosity = Literal["low", "medium", "high"]
+PARTS = msgspec.yaml.decode((DATA / "wire" / "parts.yaml").read_bytes())
 _Unread = Json | str | list[Json] | UnsetType | None  # and forgotten: no part of the request's key
 
 
@@ -36,13 +38,23 @@ class Strict(msgspec.Struct, forbid_unknown_fields=True):
     """A part of a request that has no fields but its own."""
 
 
+class _ImageUrl(Strict):
+    url: str
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class _InputAudio(Strict):
+    data: str
+    format: Literal["wav", "mp3"]
+
+
 class Part(Strict):
     """A part of a content; each type's field has its name, and only a text is read."""
 
     type: str
     text: str | None = None
-    image_url: _Unread = UNSET
-    input_audio: _Unread = UNSET
+    image_url: _ImageUrl | UnsetType | None = UNSET
+    input_audio: _InputAudio | UnsetType | None = UNSET
     file: _Unread = UNSET
     refusal: _Unread = UNSET
     prompt_cache_breakpoint: _Unread = UNSET
@@ -190,8 +202,8 @@ class Shared(Strict, kw_only=True):
 class ChatRequest(Shared, kw_only=True):
     """A chat request; one that does not fit together, or cannot be met, raises a RequestError."""
 
-    part_types: ClassVar[tuple[str, ...]] = ("text", "image_url", "input_audio", "refusal", "file")
-    cannot = ("functions", "function_call", "audio", "web_search_options", "moderation")
+    parts: ClassVar[dict[str, list[str]]] = PARTS["chat"]
+    cannot = dict.fromkeys("functions function_call audio web_search_options moderation".split())
     ignored = (*"top_k min_p repetition_penalty skip_special_tokens chat_template_kwargs".split(),)
     messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
     max_tokens: Tokens | None = None
@@ -259,18 +271,24 @@ class ChatRequest(Shared, kw_only=True):
         return isinstance(self.tool_choice, Choice) and self.tool_choice.type != "allowed_tools"
 
 
+def check_parts(content: Any, known: dict[str, list[str]], role: str, where: str) -> None:
+    """Refuse a part that is of none of the `known` types, or that this role does not say."""
+    for number, part in enumerate(content if isinstance(content, list) else []):
+        supported = known[role] if part.type in known["any"] else known["any"]
+        if part.type not in supported:
+            raise not_among(f"{where}[{number}].type", part.type, supported)
+
+
 def _check_messages(request: ChatRequest) -> None:
     for index, message in enumerate(request.messages):
         where = f"messages[{index}]"
         instead = message.tool_calls or message.function_call or message.refusal or message.audio
         if message.content is None and not (message.role == "assistant" and instead):
-            raise wrong_type(f"{where}.content", "null", "string or array")
+            raise wrong_type(f"{where}.content", "null", "str or array")
         if message.role == "tool" and message.tool_call_id is None:
             raise refusal("missing", f"{where}.tool_call_id")
+        check_parts(message.content, request.parts, message.role, f"{where}.content")
         for number, part in enumerate(message.content if isinstance(message.content, list) else []):
-            if part.type not in request.part_types:
-                what = f"{where}.content[{number}].type"
-                raise not_among(what, part.type, request.part_types)
             if getattr(part, part.type, True) in (None, UNSET):
                 raise refusal("missing", f"{where}.content[{number}].{part.type}")
             for name in part.__struct_fields__[2:]:
@@ -296,7 +314,8 @@ def _check_tools(request: ChatRequest) -> None:
 def _check_schemas(request: ChatRequest) -> None:
     budget = Budget()  # for all of them, since others wait meanwhile
     for index, function in enumerate(tool.function for tool in request.tools or []):
-        if wrong := problem(function.parameters or {}, budget, strict=bool(function.strict)):
+        given = function.parameters or {"type": "object"}
+        if wrong := problem(given, budget, strict=bool(function.strict)):
             param, name = f"tools[{index}].function.parameters", f"function '{function.name}'"
             raise refusal("invalid_function_parameters", param, wrong, of=name)
     kind, own = (form.type, form.json_schema) if (form := request.response_format) else ("", None)
@@ -308,7 +327,7 @@ def _check_schemas(request: ChatRequest) -> None:
     if kind == "json_schema":
         if own is None:
             raise refusal("missing", "response_format.json_schema")
-        if wrong := problem(own.schema, budget, strict=bool(own.strict)):
+        if wrong := problem(own.schema, budget, strict=own.strict or None):
             name = f"response_format '{own.name}'"
             raise refusal("invalid_json_schema", "response_format", wrong, of=name)
 

@@ -1,7 +1,7 @@
 """A bundled estimate of how many tokens a text has: near those of OpenAI's o200k vocabulary.
 
-English prose has 1.1 to 1.3 per word, Korean one for every 1.2 to 2 syllables, other languages,
-code and JSON about as many as there. No vocabulary is needed: the kind of a letter decides.
+English prose has 1.1 to 1.3 per word, Korean one for every 1.2 to 2 syllables, code and JSON about
+as many as there. No vocabulary is needed: the kind of a letter decides.
 """
 
 import asyncio
@@ -61,4 +61,6 @@ _counted = lru_cache(maxsize=1024)(count_tokens)  # an agent sends its conversat
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    return _RE.ascii_piece if text.isascii() else _RE.piece
+    if text.isascii():
+        return _RE.ascii_piece
+    return _RE.far_piece if _RE.far_letter.search(text, 0, A_TURN) else _RE.piece

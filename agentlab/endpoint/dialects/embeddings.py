@@ -23,9 +23,9 @@ from agentlab.endpoint.contract.tokens import count_all
 
 _SIZES = (DATA / "wire" / "embeddings.yaml").read_bytes()
 _DIMENSIONS = msgspec.yaml.decode(_SIZES, type=dict[str, tuple[int, int]])
-_MOST_TOKENS_EACH = 8192
+_MOST_TOKENS_EACH, _MOST_TOKENS = 8192, 300_000
 _SLICE = 10_000  # parts of a text that are worked on without a pause: a few milliseconds
-_WORD = re.compile(r"\w+")
+_WORD, _SYLLABLES = re.compile(r"\w+"), re.compile(r"[\u3041-\u30ff\u3400-\u9fff\uac00-\ud7a3]")
 _Tokens = Annotated[list[Annotated[int, msgspec.Meta(ge=0)]], msgspec.Meta(min_length=1)]
 _Inputs = Annotated[list[Text | int | _Tokens], msgspec.Meta(min_length=1)]
 
@@ -76,6 +76,8 @@ async def answer_to(request: EmbeddingRequest, id: str) -> Answer:
             what = f"maximum input length is {_MOST_TOKENS_EACH} tokens, but it has {tokens}."
             raise invalid(f"input[{index}]", what)
         prompt_tokens += tokens
+        if prompt_tokens > _MOST_TOKENS:
+            raise refusal("max_tokens_per_request", most=_MOST_TOKENS)
     return Answer(id, Said([], prompt_tokens, completion_tokens=0, longest_tokens=0))
 
 
@@ -117,9 +119,11 @@ async def embed(text: str, dimensions: int) -> list[float]:
 
 
 def _parts(text: str) -> Iterator[tuple[str, float]]:
-    """Yield its words in lower case, each with its parts of three letters; and what each counts."""
+    """Yield its words in lower case, each with its parts of a few letters; and what each counts."""
     words = (found[0].lower() for found in _WORD.finditer(text))
     for word in words if _WORD.search(text) else [text]:
-        yield word, 2.0
-        for i in range(len(word) - 2):
-            yield word[i : i + 3], 0.5
+        # A pair says more in Hangul, kana and Han, where spaces hardly part words.
+        size, whole, part = (2, 0.5, 1.0) if _SYLLABLES.search(word) else (3, 2.0, 0.5)
+        yield word, whole
+        for i in range(len(word) - size + 1):
+            yield word[i : i + size], part

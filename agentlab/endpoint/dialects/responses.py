@@ -36,6 +36,17 @@ class Kept(msgspec.Struct):
     def size_bytes(self) -> int:
         return max(_LEAST_BYTES, len(self.body) + size_bytes(self.said))
 
+    def inputs(self) -> Json:
+        """Return all that it was given, the newest first, as its own route lists it."""
+        made = len(msgspec.json.decode(self.body)["output"])
+        items = [msgspec.json.decode(item) for _, item in reversed(self.said[:-made])]
+        for item in items:
+            if isinstance(text := item.get("content"), str):
+                kind = "output_text" if item["role"] == "assistant" else "input_text"
+                item["content"] = [{"type": kind, "text": text}]
+        ends = {"first_id": items[0]["id"], "last_id": items[-1]["id"]}
+        return {"object": "list", "data": items, "has_more": False, **ends}
+
 
 class Responses:
     """An answer in the words of the responses route; its methods are those of `Chat`."""
@@ -207,10 +218,12 @@ class Stored:
 
     def answer(self, learner: str | None, scope: Scope) -> Json | bytes:
         """Return what a route of one kept response answers, or raise a RequestError."""
-        id = scope["path"].removeprefix("/v1/responses/")
+        id, _, inner = scope["path"].removeprefix("/v1/responses/").partition("/")
         kept = self._kept.get((learner, id))
         if kept is None:
             raise refusal("response_not_found", id=id)
+        if inner:
+            return kept.inputs()
         if scope["method"] == "DELETE":
             self._drop(learner, id)
             return {"id": id, "object": "response", "deleted": True}

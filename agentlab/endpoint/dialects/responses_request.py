@@ -13,9 +13,6 @@ from agentlab._support.fields import Text
 from agentlab.endpoint.contract import request as chat
 from agentlab.endpoint.contract.openai_json import Json, RequestError, decode, not_among, refusal
 
-_InputPart = Literal["input_text", "input_image", "input_file", "input_audio"]
-_OutputPart = Literal["output_text", "refusal", "reasoning_text"]
-_PartType = Literal[_InputPart, _OutputPart]
 _Call = Literal["function_call", "custom_tool_call"]
 _Output = Literal["function_call_output", "custom_tool_call_output"]
 _Kind = Literal["message", _Call, _Output, "reasoning", "item_reference"]
@@ -26,13 +23,13 @@ _TOOLS, _CHOICES = ("function", "custom"), ("function", "custom", "allowed_tools
 
 
 class _Part(chat.Strict, omit_defaults=True):
-    type: _PartType
+    type: str
     text: str | None = None
     refusal: str | None = None
     annotations: list[Json] | None = None
     logprobs: list[Json] | None = None
     image_url: str | None = None
-    detail: str | None = None
+    detail: Literal["low", "high", "auto", "original"] | None = None
     file_id: str | None = None
     file_url: str | None = None
     file_data: str | None = None
@@ -87,7 +84,7 @@ class TextOptions(chat.Strict):
 class ResponsesRequest(chat.Shared, kw_only=True):
     """What `/v1/responses` takes."""
 
-    cannot = (*FORMS["cannot"],)
+    cannot = FORMS["cannot"]
     input: Text | Annotated[list[Item], chat.SomeUpToMost] | None = None
     instructions: str | None = None
     previous_response_id: str | None = None
@@ -107,11 +104,18 @@ class ResponsesRequest(chat.Shared, kw_only=True):
         for index, each in enumerate(self.include or []):
             if each not in FORMS["include"]:
                 raise not_among(f"include[{index}]", each, FORMS["include"])
+        for name, known in FORMS["preferences"].items():
+            if (preferred := (self.reasoning or {}).get(name)) not in (None, *known):
+                raise not_among(f"reasoning.{name}", str(preferred), known)
         super().__post_init__()
         if isinstance(self.input, str):
             self.input = [Item(role="user", content=self.input)]
         if self.input is None and self.previous_response_id is None:
             raise refusal("no_input", "input")
+        for index, item in enumerate(self.items):
+            for field in ("content", "output") if item.type != "reasoning" else ():
+                said, where = getattr(item, field), f"input[{index}].{field}"
+                chat.check_parts(said, chat.PARTS["responses"], item.role or "tool", where)
 
     @property
     def items(self) -> list[Item]:
@@ -120,7 +124,7 @@ class ResponsesRequest(chat.Shared, kw_only=True):
 
 
 class _Conversation(chat.ChatRequest):
-    part_types: ClassVar[tuple[str, ...]] = get_args(_PartType)
+    parts: ClassVar[dict[str, list[str]]] = chat.PARTS["responses"]
 
 
 def as_chat(request: ResponsesRequest, before: Said) -> chat.ChatRequest:
@@ -160,6 +164,8 @@ def _nested(tool: Any, where: str) -> Any:
     inner = {name: value for name, value in tool.items() if name not in FORMS["ignored"]}
     if kind == "allowed_tools" and isinstance(tools := inner.get("tools"), list):
         inner["tools"] = [_nested(each, f"{where}.tools[{i}]") for i, each in enumerate(tools)]
+    elif kind != "allowed_tools" and "name" not in inner:  # or what it has is a chat's
+        raise refusal("missing", f"{where}.name")
     return {"type": kind, kind: inner}
 
 

@@ -11,6 +11,7 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import chain
 from types import FrameType
 
 import msgspec
@@ -100,6 +101,10 @@ class _Protocol(HttpToolsProtocol):
         self.scope["extensions"] = {RESET: self._reset}  # type: ignore[dict-item]
 
     def on_headers_complete(self) -> None:
+        head = chain(*self.headers) if self._around_bytes > MOST_HEAD_BYTES else ()
+        if sum(len(each) + 2 for each in head) > MOST_HEAD_BYTES:  # it came in one piece
+            self._refuse(refusal("headers_too_large", most_bytes=MOST_HEAD_BYTES))
+            raise ValueError  # which stops the parser
         super().on_headers_complete()
         self.scope["raw_path"] = self.url.partition(b"?")[0]  # uvicorn's lacks host and fragment
 
