@@ -104,7 +104,7 @@ def fill_in(due: Due, prompt: str, writer: Writer, *, as_form: bool = False) -> 
         if isinstance(tool, Custom):
             called += [(tool.name, unframe(prompt).task) for _ in plan]
             continue
-        schema = {"type": "object", "properties": {}, **(tool.parameters or {})}
+        schema = {"properties": {}, **(tool.parameters or {}), "type": "object"}
         filler = _FromPrompt(prompt, writer, as_form=as_form, given=any(plan))
         made = build(schema, filler, optional=as_form, budget=to_build)
         for given in plan:

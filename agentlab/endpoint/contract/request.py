@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from agentlab._support.data import DATA
+from agentlab._support import DATA
 from agentlab._support.fields import Text
 from agentlab.endpoint.contract.json_schema import Budget, problem
 from agentlab.endpoint.contract.openai_json import Json, invalid, not_among, refusal, wrong_type
