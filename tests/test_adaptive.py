@@ -209,9 +209,9 @@ def test_what_is_due_to_an_answers_length_is_taken_out():
     assert [lengths.even(answer) for answer in some] == pytest.approx([5.0] * 4)
 
 
-@pytest.mark.parametrize("tokens", [[5.0] * 3, [30.0, 20.0, 10.0]])
-def test_where_longer_ones_take_no_longer_answers_count_as_they_are(tokens: list[float]):
-    """Equally long ones, and long ones that are quicker."""
+@pytest.mark.parametrize("tokens", [[5.0] * 3, [30.0, 20.0, 10.0], [None] * 3, [5.0, None, None]])
+def test_where_longer_ones_take_no_longer_answers_count_as_they_are(tokens: list[float | None]):
+    """Equally long ones, long ones that are quicker, and those of which nobody knows."""
     lengths = Lengths()
     some = [Sample(0.0, s, 1, tokens=n) for s, n in zip([1.0, 2.0, 4.0], tokens, strict=True)]
     for answer in some:
@@ -249,18 +249,18 @@ class Counted:
         (SimpleNamespace(usage_metadata={"input_tokens": 9, "output_tokens": 71}), 71.0),
         (SimpleNamespace(usage=Counted(72)), 72.0),
         ({"completion_tokens": 73}, 73.0),
-        (SimpleNamespace(usage=Counted(-1)), 1.0),
-        ({"completion_tokens": float("nan")}, 1.0),
-        ({"completion_tokens": "many"}, 1.0),
-        ({"completion_tokens": 1e300}, 1.0),
-        (None, 1.0),
+        (SimpleNamespace(usage=Counted(-1)), None),
+        ({"completion_tokens": float("nan")}, None),
+        ({"completion_tokens": "many"}, None),
+        ({"completion_tokens": 1e300}, None),
+        (None, None),
     ],
     ids=str,
 )
-def test_how_long_an_answer_is(answer: Any, tokens: float):
+def test_how_long_an_answer_is(answer: Any, tokens: float | None):
     """Its usage says so, as each client has it, or its text; what cannot be is not believed."""
 
-    async def main() -> float:
+    async def main() -> float | None:
         slot = Held(1)
         slot.answered(answer)
         return slot.tokens

@@ -75,6 +75,8 @@ class Lengths:
         self._both = self._squares = 0.0  # the covariance, and the variance of tokens
 
     def add(self, answer: Sample) -> None:
+        if answer.tokens is None:
+            return
         self._count = min(self._count + 1, _REMEMBERED)
         share = 1 / self._count
         longer, later_s = answer.tokens - self._tokens, answer.took_s - self._took_s
@@ -85,7 +87,7 @@ class Lengths:
 
     def even(self, answer: Sample) -> float:
         """Return what an answer would have taken if it were as long as the average one."""
-        if self._squares <= 0:
+        if answer.tokens is None or self._squares <= 0:
             return answer.took_s
         most = self._took_s / self._tokens  # as if nothing but its length took time
         slope = min(max(self._both / self._squares, 0.0), most)

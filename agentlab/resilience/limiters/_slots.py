@@ -23,7 +23,7 @@ class Sample(NamedTuple):
     took_s: float
     in_flight: int  # when it was sent, itself included
     refused: bool = False  # the endpoint was asked too much (`RetryDecision.overload`)
-    tokens: float = 1  # of the answer; where nobody knows, all are taken to be as long
+    tokens: float | None = None  # of the answer, if anybody knows
 
     @property
     def sent_s(self) -> float:
@@ -35,7 +35,8 @@ class Held:
     """A slot that is held around one call."""
 
     def __init__(self, in_flight: int):
-        self.in_flight, self.sent_s, self.tokens = in_flight, lab.now_s(), 1.0
+        self.in_flight, self.sent_s = in_flight, lab.now_s()
+        self.tokens: float | None = None
 
     def sent(self) -> None:
         """Note that the call is sent now, and not when the slot was given."""
