@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +15,11 @@ from agentlab import lab
 from agentlab.bench import trial
 from agentlab.bench.trial import TUNING, Fixed
 from agentlab.errors import ConfigError, ModelError
+from agentlab.lab import Reply
 from agentlab.resilience import Guard, RateLimit, Retry
 from agentlab.resilience.limiters import Adaptive, _adaptive
-from agentlab.resilience.limiters._estimates import InOrder, Level, Served, summary, worth
-from agentlab.resilience.limiters._slots import Sample, Slots
+from agentlab.resilience.limiters._estimates import Lengths, Level, Served, summary, worth
+from agentlab.resilience.limiters._slots import Held, Sample, Slots
 
 
 class Told:
@@ -154,9 +157,9 @@ def test_what_the_limiter_learns():
         return told.samples
 
     assert lab.simulate(main())[0] == [
-        Sample(0, 1, 1, 1, refused=False),
-        Sample(1, 2, 2, 2, refused=True),
-        Sample(4, 5, 5, 5, refused=True),
+        Sample(1, 1, 1, refused=False),
+        Sample(2, 2, 2, refused=True),
+        Sample(5, 5, 5, refused=True),
     ]
 
 
@@ -186,28 +189,101 @@ def test_time_before_sending_is_not_the_endpoints(fresh_lab: None):
 # --- evidence
 
 
-def test_answers_are_heard_in_the_order_of_their_asking():
-    """3 and 1 wait for 0; what is out for longer than is waited counts as so long."""
-    order = InOrder()
+def level(limit: int, *took_s: float, lengths: Lengths | None = None) -> Level:
+    """A level with answers, all equally long."""
+    return Level(limit, lengths or Lengths(), answers=[Sample(0.0, s, limit) for s in took_s])
 
-    def take(number: int, sent_s: float, ended_s: float) -> list[tuple[int, float]]:
-        sample = Sample(number, ended_s, ended_s - sent_s, 1)
-        return [(s.number, s.took_s) for s in order.take(sample, patience_s=10)]
 
-    assert take(3, 1, 2) == []
-    assert take(1, 0, 3) == []
-    assert take(0, 0, 4) == [(0, 4), (1, 3)]  # 2 is still out
-    assert take(4, 9, 12) == [(2, 11), (3, 1), (4, 3)]
-    assert take(2, 1, 13) == []  # it was counted
+def of_lengths(*tokens: float, slots: int, limit: int) -> list[Sample]:
+    """Answers at 10 tokens a second, that wait for a slot as Little's law says."""
+    wait_s = max(0.0, limit / slots - 1) * sum(tokens) / len(tokens) / 10
+    return [Sample(0.0, wait_s + each / 10, limit, tokens=each) for each in tokens]
+
+
+def test_what_is_due_to_an_answers_length_is_taken_out():
+    """Answers of 1 s and .1 s a token, of 10 to 70 tokens: each would take 5 s if it had 40."""
+    lengths = Lengths()
+    some = [Sample(0.0, 1 + tokens / 10, 1, tokens=tokens) for tokens in (10, 70, 30, 50)]
+    for answer in some:
+        lengths.add(answer)
+    assert [lengths.even(answer) for answer in some] == pytest.approx([5.0] * 4)
+
+
+@pytest.mark.parametrize("tokens", [[5.0] * 3, [30.0, 20.0, 10.0], [None] * 3, [5.0, None, None]])
+def test_where_longer_ones_take_no_longer_answers_count_as_they_are(tokens: list[float | None]):
+    """Equally long ones, long ones that are quicker, and those of which nobody knows."""
+    lengths = Lengths()
+    some = [Sample(0.0, s, 1, tokens=n) for s, n in zip([1.0, 2.0, 4.0], tokens, strict=True)]
+    for answer in some:
+        lengths.add(answer)
+    assert [lengths.even(answer) for answer in some] == [1.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize("long", [1, 4, 8])
+def test_lengths_that_differ_hide_no_load(long: int):
+    """Twelve slots, some answers ten times as long: 12 calls are worth all that 6 are, 24 nothing.
+
+    So it is from sixteen answers each, if all long ones come last, or are only with one limit.
+    """
+    lengths, none, some = Lengths(), [100.0] * 16, [100.0] * (16 - long) + [1000.0] * long
+    levels = {}
+    for limit, tokens in ((6, some), (12, none), (24, some)):
+        answers = of_lengths(*tokens, slots=12, limit=limit)
+        levels[limit] = Level(limit, lengths, answers=answers)
+        for answer in answers:
+            lengths.add(answer)
+    assert worth(levels[6], levels[12]) == pytest.approx(1.0, abs=0.35)
+    assert worth(levels[6], levels[24]) < 0.6
+
+
+@dataclass
+class Counted:
+    completion_tokens: int
+
+
+@pytest.mark.parametrize(
+    ("answer", "tokens"),
+    [
+        ("Rivers carry water, and more than that.", 9.0),
+        (Reply("Rivers", prompt_tokens=9, completion_tokens=70), 70.0),
+        (SimpleNamespace(usage_metadata={"input_tokens": 9, "output_tokens": 71}), 71.0),
+        (SimpleNamespace(usage=Counted(72)), 72.0),
+        ({"completion_tokens": 73}, 73.0),
+        (SimpleNamespace(usage=Counted(-1)), None),
+        ({"completion_tokens": float("nan")}, None),
+        ({"completion_tokens": "many"}, None),
+        ({"completion_tokens": 1e300}, None),
+        (None, None),
+    ],
+    ids=str,
+)
+def test_how_long_an_answer_is(answer: Any, tokens: float | None):
+    """Its usage says so, as each client has it, or its text; what cannot be is not believed."""
+
+    async def main() -> float | None:
+        slot = Held(1)
+        slot.answered(answer)
+        return slot.tokens
+
+    assert lab.simulate(main())[0] == tokens
+
+
+def test_a_guard_tells_how_long_answers_are(fresh_lab: None):
+    """Those of 5 and of 50 tokens, whichever comes first."""
+    told = Told(9)
+
+    async def main() -> None:
+        guard = Guard(limit=told)
+        await asyncio.gather(*(guard.ask("Describe tides.", max_tokens=n) for n in (50, 5)))
+
+    lab.simulate(main())
+    assert [sample.tokens for sample in told.samples] == [5, 50]
 
 
 @pytest.mark.parametrize(("slower", "value"), [(1.0, 1.0), (2.0, 0.0), (2**0.5, 0.5), (4.0, -1.0)])
 def test_what_twice_as_many_are_worth(slower: float, value: float):
     """As long: all; twice as long: nothing; four times as long: less than nothing."""
-    few, many = Level(8), Level(16)
-    for _ in range(10):
-        few.add(1.0)
-        many.add(slower)
+    few, many = level(8, *[1.0] * 10), level(16, *[slower] * 10)
     assert worth(few, many) == pytest.approx(value)
 
 
@@ -220,9 +296,9 @@ def test_a_wait_is_worth_what_littles_law_says_whatever_the_lengths(long: int):
     took_s = [0.9, 1.0, 1.1, 1.2] * 25
     took_s[100 - long :] = [10.0] * long
     wait_s = sum(took_s) / 100 / 3
-    few, many = Level(12, took_s=took_s), Level(16, took_s=[s + wait_s for s in took_s])
+    few, many = level(12, *took_s), level(16, *(s + wait_s for s in took_s))
     assert worth(few, many) == pytest.approx(0.0, abs=0.25 if long else 1e-9)
-    assert worth(few, Level(16, took_s=took_s)) == 1.0
+    assert worth(few, level(16, *took_s)) == 1.0
 
 
 def test_long_answers_among_short_ones_hardly_disturb():
@@ -234,25 +310,22 @@ def test_long_answers_among_short_ones_hardly_disturb():
 
 def test_what_faded_counts_a_quarter():
     """Of eight answers the latest two are left."""
-    level = Level(4, took_s=[1.0] * 6 + [3.0] * 2)
-    level.fade()
-    assert (level.count, level.known.typical_s) == (2, 3.0)
+    some = level(4, *[1.0] * 6, *[3.0] * 2)
+    some.fade()
+    assert (some.count, some.known.typical_s) == (2, 3.0)
 
 
 def test_the_first_answers_are_kept_as_they_were():
     """So that a drift that is slow shows: full with 128 answers of 1 s, and then 3 s each."""
-    level = Level(4, took_s=[1.0] * 128)
+    some = level(4, *[1.0] * 128)
     for _ in range(200):
-        level.add(3.0)
-    assert (level.first.known.typical_s, level.known.typical_s) == (1.0, 3.0)
+        some.add(Sample(0.0, 3.0, 4))
+    assert (some.first.known.typical_s, some.known.typical_s) == (1.0, 3.0)
 
 
 def test_joined_levels_are_all_their_answers():
     """Mean and number of both, at a limit between."""
-    one, two = Level(1), Level(4)
-    one.add(1.0)
-    for _ in range(3):
-        two.add(1.0)
+    one, two = level(1, 1.0), level(4, 1.0, 1.0, 1.0)
     both = one.joined(two)
     assert (both.count, both.known.typical_s) == (4, 1.0)
     assert both.log_limit == pytest.approx(0.75 * two.log_limit)
@@ -262,7 +335,7 @@ def test_littles_law_counts_what_is_served():
     """Ten answers a second of .8 s each: 8 in flight."""
     served = Served()
     for n in range(100):
-        served.add(Sample(n, n / 10, 0.8, 99), keep_s=6)
+        served.add(Sample(n / 10, 0.8, 99), keep_s=6)
     assert served.in_flight(9.9, window_s=5) == pytest.approx(8, rel=0.03)
 
 
@@ -270,7 +343,7 @@ def test_what_is_forgotten_is_not_counted_as_idle():
     """Asked about 50 s where 6 are kept: it gives the average of these."""
     served = Served()
     for n in range(1000):
-        served.add(Sample(n, n / 10, 0.8, 99), keep_s=6)
+        served.add(Sample(n / 10, 0.8, 99), keep_s=6)
     assert served.in_flight(99.9, window_s=50) == pytest.approx(8, rel=0.03)
 
 
@@ -280,7 +353,7 @@ def test_memory_does_not_grow_with_answers(took_s: float):
     limit = Adaptive(most=20)
     kept = []
     for n in range(20_000):
-        limit.update(Sample(n, n * took_s / 20, took_s, min(20, limit.limit)))
+        limit.update(Sample(n * took_s / 20, took_s, min(20, limit.limit)))
         if n % 1000 == 999:
             kept.append(len(pickle.dumps(limit)))
     assert max(kept) < 1.5 * kept[0] + 2000
@@ -293,21 +366,21 @@ def test_memory_does_not_grow_with_answers(took_s: float):
 def test_one_refusal_changes_nothing():
     """One in 32 answers may come for any reason, at whatever limit."""
     limit = Adaptive(8)
-    assert limit.update(Sample(0, 1.0, 1.0, 1)) == 8
-    assert limit.update(Sample(1, 2.0, 0.0, 2, refused=True)) == 8
+    assert limit.update(Sample(1.0, 1.0, 1)) == 8
+    assert limit.update(Sample(2.0, 0.0, 2, refused=True)) == 8
     for n in range(2, 40):
-        limit.update(Sample(n, n + 1.0, 1.0, 1))
-    assert limit.update(Sample(40, 41.0, 0.0, 2, refused=True)) == 8
+        limit.update(Sample(n + 1.0, 1.0, 1))
+    assert limit.update(Sample(41.0, 0.0, 2, refused=True)) == 8
 
 
 def test_the_second_refusal_ends_a_trial():
     """Of 4 calls, a while after the first."""
     limit = Adaptive()
     for n in range(4):
-        limit.update(Sample(n, n + 1.0, 1.0, 1))
-    assert limit.update(Sample(4, 4.5, 0.0, 4, refused=True)) == 4
-    limit.update(Sample(5, 5.0, 1.0, 1))
-    assert limit.update(Sample(6, 6.0, 0.0, 2, refused=True)) == 1
+        limit.update(Sample(n + 1.0, 1.0, 1))
+    assert limit.update(Sample(4.5, 0.0, 4, refused=True)) == 4
+    limit.update(Sample(5.0, 1.0, 1))
+    assert limit.update(Sample(6.0, 0.0, 2, refused=True)) == 1
     assert limit.history[-1] == (6.0, 1, "a refusal")
 
 
@@ -315,16 +388,16 @@ def test_the_second_refusal_ends_a_trial():
 def test_the_climb_begins_with_four(most: int, first: int):
     """After as many answers as are needed at all; between 1 call and 2 they would tell little."""
     limit = Adaptive(most=most)
-    assert [limit.update(Sample(n, n + 1.0, 1.0, 1)) for n in range(4)] == [1, 1, 1, first]
+    assert [limit.update(Sample(n + 1.0, 1.0, 1)) for n in range(2)] == [1, first]
 
 
-def test_the_climb_goes_on_after_eight_answers():
-    """To 8 once eight answers took no longer; back to 1 once four took four times as long."""
-    for took_s, then in ((1.0, [4] * 7 + [8]), (4.0, [4, 4, 4, 1])):
+def test_the_climb_goes_on_after_four_answers():
+    """To 8 once four answers took no longer; back to 1 once four took four times as long."""
+    for took_s, then in ((1.0, [4, 4, 4, 8]), (4.0, [4, 4, 4, 1])):
         limit = Adaptive()
-        for n in range(4):
-            limit.update(Sample(n, n + 1.0, 1.0, 1))
-        after = [limit.update(Sample(n, 10.0 + n, took_s, 4)) for n in range(4, 4 + len(then))]
+        for n in range(2):
+            limit.update(Sample(n + 1.0, 1.0, 1))
+        after = [limit.update(Sample(10.0 + n, took_s, 4)) for n in range(2, 2 + len(then))]
         assert after == then
 
 
@@ -344,9 +417,9 @@ def test_history_is_every_change_and_ends(monkeypatch: pytest.MonkeyPatch):
 def test_it_says_what_it_is_at():
     """Limit, bounds, in flight when the latest call was sent, answers without refusals."""
     limit = Adaptive(3, most=9)
-    limit.update(Sample(0, 1.0, 1.0, 2))
-    limit.update(Sample(1, 2.0, 0.0, 3, refused=True))
-    limit.update(Sample(2, 4.0, 0.0, 3, refused=True))
+    limit.update(Sample(1.0, 1.0, 2))
+    limit.update(Sample(2.0, 0.0, 3, refused=True))
+    limit.update(Sample(4.0, 0.0, 3, refused=True))
     assert repr(limit) == "<Adaptive: limit 1, within 1 to 9; 3 in flight, answers seen: 1>"
 
 

@@ -25,7 +25,7 @@ EVERY: list[Callable[[], Limiter]] = [lambda: Fixed(3), AIMD, Gradient2, Vegas, 
 def fed(limiter: Limiter, took_s: list[float], in_flight: int | None = None) -> list[int]:
     """The limits after each of these calls, one after the other; all seats are taken."""
     return [
-        limiter.update(Sample(n, float(n), took, in_flight or limiter.limit))
+        limiter.update(Sample(float(n), took, in_flight or limiter.limit))
         for n, took in enumerate(took_s)
     ]
 
@@ -34,19 +34,19 @@ def test_aimd_adds_one_and_takes_a_tenth():
     """10 and three good calls make 13; a refusal leaves 11, of a limit of 1 it leaves 1."""
     aimd = AIMD(initial=10, least=1)
     assert fed(aimd, [1, 1, 1]) == [11, 12, 13]
-    assert aimd.update(Sample(3, 4, 1, 13, refused=True)) == 11
-    assert AIMD(initial=1, least=1).update(Sample(0, 1, 1, 1, refused=True)) == 1
+    assert aimd.update(Sample(4, 1, 13, refused=True)) == 11
+    assert AIMD(initial=1, least=1).update(Sample(1, 1, 1, refused=True)) == 1
 
 
 def test_aimd_stays_between_20_and_200():
     """Netflix's bounds: a refusal at 20 leaves 20, an answer at 200 leaves 200."""
-    assert AIMD().update(Sample(0, 1, 1, 20, refused=True)) == 20
+    assert AIMD().update(Sample(1, 1, 20, refused=True)) == 20
     assert fed(AIMD(initial=199), [1, 1]) == [200, 200]
 
 
 def test_aimd_cuts_the_fraction_off():
     """int(.9 x 25) = int(22.5) = 22."""
-    assert AIMD(initial=25).update(Sample(0, 1, 1, 25, refused=True)) == 22
+    assert AIMD(initial=25).update(Sample(1, 1, 25, refused=True)) == 22
 
 
 def test_aimd_takes_slowness_for_a_refusal():
@@ -68,8 +68,8 @@ def test_gradient2_tolerates_half_as_much_again(took_s: float, after: int):
     .8 x 100 + .2 x (90 + 4) = 98.8. 9 s: 7.5 / 9 = .83, which leaves 97.5.
     """
     gradient = Gradient2(initial=100, most=100)
-    gradient.update(Sample(0, 1, 1, 1))  # too few in flight to change anything
-    assert gradient.update(Sample(1, 10, took_s, 100)) == after
+    gradient.update(Sample(1, 1, 1))  # too few in flight to change anything
+    assert gradient.update(Sample(10, took_s, 100)) == after
 
 
 def test_gradient2_shrinks_by_half_at_most():
@@ -80,7 +80,7 @@ def test_gradient2_shrinks_by_half_at_most():
     """
     gradient = Gradient2(initial=100)
     fed(gradient, [1.0] * 10, in_flight=1)  # too few in flight to change anything
-    assert gradient.update(Sample(10, 1010, 1000, 100)) == 90
+    assert gradient.update(Sample(1010, 1000, 100)) == 90
     assert gradient.long_run_s == pytest.approx(1 + 999 * 2 / 601)
 
 
@@ -130,9 +130,9 @@ def test_no_history_starves_anybody(
 ):
     """Whatever happened, answers that take no time included: at least 1, at most 1,000."""
     adapted, now_s = limiter(), 0.0
-    for number, (took_s, in_flight, refused, later_s) in enumerate(calls):
+    for took_s, in_flight, refused, later_s in calls:
         now_s += later_s
-        adapted.update(Sample(number, now_s, took_s, in_flight, refused))
+        adapted.update(Sample(now_s, took_s, in_flight, refused))
         assert 1 <= adapted.limit <= 1000
 
 

@@ -122,8 +122,9 @@ def run(limiter: Limiter, scenario: Scenario) -> Outcome:
         slots, retry = Slots(watched), Retry(attempts=1_000_000)
 
         async def attempt(call: _Call) -> None:
-            async with slots.taken():
+            async with slots.taken() as slot:
                 await endpoint.answer(call)
+                slot.tokens = float(call.output_tokens)
 
         async def agent() -> None:
             while True:

@@ -178,17 +178,19 @@ class Guard:
 
     async def _send(self, made: _Call[T], sent: asyncio.Event) -> T:
         with self.stoppable():
-            async with self._slot() as leaves:
+            async with self._slot() as slot:
                 if self.rate_limit is not None:
                     self._refuse_to_wait(self.rate_limit.paused_s, made)
                     await self.rate_limit.wait(made.tokens)
                 async with self.breaker.admitted() if self.breaker else nullcontext():
                     self._refuse_if_stopped()  # its turn may have come in the instant of the stop
-                    if leaves is not None:
-                        leaves()
+                    if slot is not None:
+                        slot.sent()
                     sent.set()
                     with anyio.CancelScope(shield=True):  # a stop leaves alone what is sent
                         answer = await self._in_time(made)
+                    if slot is not None:
+                        slot.answered(answer)
         return answer
 
     async def _in_time(self, made: _Call[T]) -> T:

@@ -19,16 +19,16 @@ from typing import NamedTuple
 
 from agentlab._support.fields import checked
 from agentlab.resilience.limiters import _estimates as evidence
-from agentlab.resilience.limiters._estimates import InOrder, Level, Served
+from agentlab.resilience.limiters._estimates import Lengths, Level, Served
 from agentlab.resilience.limiters._slots import Sample
 
 MOST = 10_000_000  # calls in flight that it can be told to try
+_FIRST = 2  # answers, one after the other, before more calls are tried
 _FIRST_STEP = 4  # of the climb: between 1 call and 2, few answers of unequal length tell nothing
 _RARELY = 32  # answers per slot between two trials, at most
 _STRAY = 32  # answers for which one refusal may come for no reason of load
 _NEARLY_ALL = 0.85  # of the calls in flight: if so many are served, the limit is not the reason
 _HARM = 0.03  # the share of answers that may suffer from trials
-_PATIENCE = 2.5  # times the usual: how long the order of answers is waited for
 _WINDOW = 3  # times the usual: over this time it is counted what the endpoint served
 _INSTANT_S = 1e-9  # times that are nearer are one, but for rounding
 _CHANGES = 10_000  # that are remembered
@@ -59,12 +59,12 @@ class Adaptive:
 
     Example:
         >>> limit = Adaptive(most=200)
-        >>> for n in range(4):
-        ...     _ = limit.update(Sample(number=n, ended_s=n + 1.0, took_s=1.0, in_flight=1))
+        >>> for n in range(2):
+        ...     _ = limit.update(Sample(ended_s=n + 1.0, took_s=1.0, in_flight=1))
         >>> limit
-        <Adaptive: limit 4, within 1 to 200; 1 in flight, answers seen: 4>
+        <Adaptive: limit 4, within 1 to 200; 1 in flight, answers seen: 2>
         >>> limit.history[-1]
-        Change(time_s=4.0, limit=4, why='climbing')
+        Change(time_s=2.0, limit=4, why='climbing')
     """
 
     def __init__(self, initial: int = 1, *, most: int = 1000):
@@ -74,7 +74,7 @@ class Adaptive:
         self.history: deque[Change] = deque(maxlen=_CHANGES)
         self._in_flight = 0  # when the latest call was sent
         self._levels: dict[int, Level] = {}  # all that were tried in the present state of things
-        self._in_order, self._served = InOrder(), Served()
+        self._lengths, self._served = Lengths(), Served()
         self._usual_s = 0.0
         self._answers = self._harmed = 0
         self._refusals = 0.0  # lately; those that came together are one
@@ -108,10 +108,10 @@ class Adaptive:
             self._refusals = max(0.0, self._refusals - 1 / _STRAY)
             share = 1 / min(self._answers, 2 * self.limit)
             self._usual_s += (sample.took_s - self._usual_s) * share
+            self._lengths.add(sample)
             self._served.add(sample, keep_s=2 * _WINDOW * self._usual_s)
-        for answer in self._in_order.take(sample, _PATIENCE * self._usual_s):
-            if not answer.refused and answer.sent_s > self._since_s - _INSTANT_S:
-                self._learn(answer, sample.ended_s)
+            if sample.sent_s > self._since_s - _INSTANT_S:
+                self._learn(sample, sample.ended_s)
         if self.limit != before:
             self.history.append(Change(sample.ended_s, self.limit, self._why))
         return self.limit
@@ -120,7 +120,7 @@ class Adaptive:
         base, trial = self._base, self._trial
         if trial is None:
             if answer.in_flight >= base.limit:
-                base.add(answer.took_s)
+                base.add(answer)
                 self._stay(answer, now_s)
             return
         # The first of many more are sent before the others are there to slow them down.
@@ -131,7 +131,7 @@ class Adaptive:
             if trial.unused > max(base.limit, limit):
                 self._do_without(trial, now_s)
             return
-        trial.level.add(answer.took_s)
+        trial.level.add(answer)
         trial.answers += 1
         if trial.answers % max(1, limit // 8):  # to conclude takes time, and so few tell little
             return
@@ -143,10 +143,10 @@ class Adaptive:
     def _stay(self, answer: Sample, now_s: float) -> None:
         """Follow the endpoint if it has changed; begin a trial when it is time."""
         base, latest = self._base, self._latest
-        latest.append(answer.took_s)
+        latest.append(answer)
         enough = len(latest) == latest.maxlen and base.first.count >= 2 * len(latest)
         if enough and self._held % max(1, base.limit // 8) == 0:
-            longer = evidence.longer(base.first, Level(base.limit, took_s=latest))
+            longer = evidence.longer(base.first, Level(base.limit, self._lengths, answers=latest))
             if longer:
                 self._levels.clear()
                 self._climbed, self._more, self._hold = None, longer < 0, 1.0
@@ -155,7 +155,7 @@ class Adaptive:
                 return
         self._held += 1
         if self._climbed is not None:
-            if base.count >= evidence.FEWEST:
+            if base.count >= _FIRST:
                 self._try(self._bounded(max(_FIRST_STEP, 2 * base.limit)), now_s)
         elif self._held >= self._hold * base.limit:
             self._try(self._next(), now_s)
@@ -164,9 +164,7 @@ class Adaptive:
         whole = partial(evidence.worth, climbed, trial.level)
         flat = evidence.worth(self._base, trial.level, plus=2) < evidence.CLEARLY
         limit = trial.level.limit
-        if whole(plus=-0.5) > evidence.CLEARLY and not flat:
-            if trial.answers < 2 * evidence.FEWEST:  # to climb too far costs more than to wait
-                return
+        if whole(plus=-1) > evidence.CLEARLY and not flat:
             self._climbed = climbed.joined(trial.level)
             self._stay_at(trial.level, now_s, "climbing")
             self._try(self._bounded(2 * limit), now_s)
@@ -259,10 +257,10 @@ class Adaptive:
         if base is not self._base:
             self._fewer = None
         self._base, self._trial, self._held, self._why = base, None, 0, why
-        self._latest: deque[float] = deque(maxlen=max(2 * base.limit, evidence.ENOUGH))
+        self._latest: deque[Sample] = deque(maxlen=max(2 * base.limit, evidence.ENOUGH))
 
     def _level(self, limit: int) -> Level:
-        return self._levels.setdefault(limit, Level(limit))
+        return self._levels.setdefault(limit, Level(limit, self._lengths))
 
     def _bounded(self, limit: float) -> int:
         """Return the nearest limit of the grid: so each is met again, and better known."""

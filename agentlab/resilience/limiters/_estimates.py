@@ -7,10 +7,9 @@ there are more calls, more calls bring nothing.
 from __future__ import annotations
 
 import bisect
-import heapq
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from operator import mul, sub
 from typing import NamedTuple
 
@@ -64,44 +63,77 @@ def summary(took_s: Iterable[float]) -> Summary:
     return Summary(typical, mean, (squares / mean**2 + _GUESSED_VARIANCE) / count, p95)
 
 
-class Level:
-    """What answers took at one limit, the latest of them."""
+class Lengths:
+    """How much longer answers take, the longer they are: a line through the latest, by squares.
 
-    def __init__(self, limit: int, log_limit: float | None = None, took_s: Iterable[float] = ()):
-        self.limit = limit
+    What is due to an answer's length is no sign of load. It is taken out before answers are
+    compared, as a control variate is (Lavenberg and Welch, Management Science 27, 1981).
+    """
+
+    def __init__(self) -> None:
+        self._count = self._tokens = self._took_s = 0.0  # means, of the latest
+        self._both = self._squares = 0.0  # the covariance, and the variance of tokens
+
+    def add(self, answer: Sample) -> None:
+        if answer.tokens is None:
+            return
+        self._count = min(self._count + 1, _REMEMBERED)
+        share = 1 / self._count
+        longer, later_s = answer.tokens - self._tokens, answer.took_s - self._took_s
+        self._tokens += share * longer
+        self._took_s += share * later_s
+        self._both += share * ((1 - share) * longer * later_s - self._both)
+        self._squares += share * ((1 - share) * longer**2 - self._squares)
+
+    def even(self, answer: Sample) -> float:
+        """Return what an answer would have taken if it were as long as the average one."""
+        if answer.tokens is None or self._squares <= 0:
+            return answer.took_s
+        most = self._took_s / self._tokens  # as if nothing but its length took time
+        slope = min(max(self._both / self._squares, 0.0), most)
+        return max(answer.took_s - slope * (answer.tokens - self._tokens), 0.0)
+
+
+class Level:
+    """What answers took at one limit, the latest of them; `lengths` are of all levels."""
+
+    def __init__(
+        self,
+        limit: int,
+        lengths: Lengths,
+        log_limit: float | None = None,
+        answers: Iterable[Sample] = (),
+    ):
+        self.limit, self._lengths = limit, lengths
         self.log_limit = math.log(limit) if log_limit is None else log_limit  # joined: the mean
-        self._took_s = deque(took_s, maxlen=max(_MEMORY * limit, _REMEMBERED))
-        self._known: Summary | None = None
+        self._answers = deque(answers, maxlen=max(_MEMORY * limit, _REMEMBERED))
         self.first = self  # those with which it was first full: they do not drift
 
     @property
     def count(self) -> int:
         """Answers from which it is known."""
-        return len(self._took_s)
+        return len(self._answers)
 
     @property
     def known(self) -> Summary:
-        """A summary of them; there is one at least."""
-        self._known = self._known or summary(self._took_s)
-        return self._known
+        """A summary of them, as if all were equally long; there is one at least."""
+        return summary(map(self._lengths.even, self._answers))
 
-    def add(self, took_s: float) -> None:
-        if self.first is self and self.count == self._took_s.maxlen:
-            self.first = Level(self.limit, took_s=self._took_s)
-        self._took_s.append(took_s)
-        self._known = None
+    def add(self, answer: Sample) -> None:
+        if self.first is self and self.count == self._answers.maxlen:
+            self.first = Level(self.limit, self._lengths, answers=self._answers)
+        self._answers.append(answer)
 
     def fade(self) -> None:
         """Forget three quarters of what is known, because it was a while ago."""
         for _ in range(self.count - self.count // 4):
-            self._took_s.popleft()
-        self._known = None
+            self._answers.popleft()
 
     def joined(self, other: Level) -> Level:
         """Return both as one level, between them."""
         share = other.count / (self.count + other.count)
         log_limit = self.log_limit + (other.log_limit - self.log_limit) * share
-        return Level(other.limit, log_limit, (*self._took_s, *other._took_s))
+        return Level(other.limit, self._lengths, log_limit, (*self._answers, *other._answers))
 
 
 def slower(base: Level, other: Level) -> tuple[float, float]:
@@ -147,32 +179,6 @@ def step(base: Level) -> float:
     """Return the factor to the next limit, such that a few rounds can tell the difference."""
     error = math.sqrt(base.known.variance * 2 / (ROUNDS * base.limit))
     return min(2.0, max(STEP, min(1.4, math.exp(error / 0.15)), math.exp(error / 0.35)))
-
-
-class InOrder:
-    """Gives answers in the order of their asking, so that the quick ones do not count first.
-
-    One that is out for too long counts as having taken so long.
-    """
-
-    def __init__(self) -> None:
-        self._next = 0
-        self._early: list[tuple[int, Sample]] = []
-
-    def take(self, sample: Sample, patience_s: float) -> Iterator[Sample]:
-        """Take one in, and yield all that are due."""
-        if sample.number >= self._next:
-            heapq.heappush(self._early, (sample.number, sample))
-        while self._early:
-            number, first = self._early[0]
-            age_s = sample.ended_s - first.sent_s
-            if number > self._next and age_s <= patience_s:
-                return
-            for missing in range(self._next, number):
-                yield Sample(missing, sample.ended_s, age_s, first.in_flight)
-            self._next = number + 1
-            heapq.heappop(self._early)
-            yield first
 
 
 class Served:

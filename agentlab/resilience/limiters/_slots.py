@@ -1,31 +1,57 @@
 """A limit that changes as it learns, and slots for calls in flight that keep to it."""
 
 import asyncio
-import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import anyio
 
 from agentlab import lab
+from agentlab.endpoint.contract.tokens import count_tokens
 from agentlab.errors import ConfigError
 from agentlab.resilience import classify
+
+_MOST_TOKENS = 1e9  # that are believed of an answer
 
 
 class Sample(NamedTuple):
     """One call that ended, well or refused; times are model seconds."""
 
-    number: int  # how many were sent before it
     ended_s: float
     took_s: float
     in_flight: int  # when it was sent, itself included
     refused: bool = False  # the endpoint was asked too much (`RetryDecision.overload`)
+    tokens: float | None = None  # of the answer, if anybody knows
 
     @property
     def sent_s(self) -> float:
         """When it was sent."""
         return self.ended_s - self.took_s
+
+
+class Held:
+    """A slot that is held around one call."""
+
+    def __init__(self, in_flight: int):
+        self.in_flight, self.sent_s = in_flight, lab.now_s()
+        self.tokens: float | None = None
+
+    def sent(self) -> None:
+        """Note that the call is sent now, and not when the slot was given."""
+        self.sent_s = lab.now_s()
+
+    def answered(self, answer: Any) -> None:
+        """Note how many tokens the answer has, as its usage or else its text says."""
+        usage = getattr(answer, "usage_metadata", None) or getattr(answer, "usage", answer)
+        read = usage.get if isinstance(usage, Mapping) else partial(getattr, usage)
+        known = [read(name, None) for name in ("completion_tokens", "output_tokens")]
+        tokens = next(filter(None, known), None)
+        if isinstance(answer, str):
+            tokens = count_tokens(answer)
+        if isinstance(tokens, int | float) and 1 <= tokens < _MOST_TOKENS:
+            self.tokens = float(tokens)
 
 
 class Limiter(Protocol):
@@ -52,11 +78,10 @@ class Slots:
         self.limiter = limiter
         self._tokens = anyio.CapacityLimiter(limiter.limit)
         self._held = self._resting = 0  # slots, and those of them that are kept empty
-        self._numbers = itertools.count()
 
     @asynccontextmanager
-    async def taken(self) -> AsyncIterator[Callable[[], None]]:
-        """Hold a slot around one call. Call what is yielded when it is sent, if that is later."""
+    async def taken(self) -> AsyncIterator[Held]:
+        """Hold a slot around one call; tell what is yielded of the call."""
         call, rest_s = object(), None
         self._admit_one()
         try:
@@ -64,20 +89,16 @@ class Slots:
         except anyio.WouldBlock:
             await self._tokens.acquire_on_behalf_of(call)
         self._held += 1
-        number, in_flight = next(self._numbers), self._tokens.borrowed_tokens - self._resting
+        held = Held(self._tokens.borrowed_tokens - self._resting)
         self._admit_one()
-        sent_s = lab.now_s()
-
-        def sent() -> None:
-            nonlocal sent_s
-            sent_s = lab.now_s()
 
         def learn(*, refused: bool) -> None:
             now_s = lab.now_s()
-            self.limiter.update(Sample(number, now_s, now_s - sent_s, in_flight, refused))
+            took_s = now_s - held.sent_s
+            self.limiter.update(Sample(now_s, took_s, held.in_flight, refused, held.tokens))
 
         try:
-            yield sent
+            yield held
             learn(refused=False)
         except Exception as error:
             verdict = classify(error)
