@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from agentlab.endpoint.answers._form import Form, form_of, listed, mentions, number
-from agentlab.endpoint.answers._patterns import RE
+from agentlab.endpoint.answers._patterns import RE, SETS
 
 # How many (0: as the model likes), of what, and the least and the most, which are 0 for about.
 Length = tuple[int, Literal["sentences", "bullets", "paragraphs", "words"], int, int]
@@ -75,18 +75,22 @@ def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Aske
         prompt = prompt.replace("{{", "{").replace("}}", "}")
     framed = unframe(prompt)
     said = f"{framed.task}\n\n{framed.expected}".rstrip()
-    task = RE.not_asked_for.sub("", said)
-    told = tuple(RE.not_asked_for.sub("", each) for each in told)
+    task, *told = map(_wanted, [said, *told])
     start = _form_start(task) if "\n" in task else 0  # nothing follows a line
     before, shown = task[:start], task[start:]
     of_fields = framed.expected if framed.expected.startswith(_OF_FIELDS) else ""
-    form = form_of(of_fields or task, of_fields or shown, told, as_json=as_json)
+    form = form_of(of_fields or task, of_fields or shown, tuple(told), as_json=as_json)
     asked = _prose(task, shown)
     if told and not (asked.headings or asked.items or asked.length):
         asked = _prose("\n".join(told), "")._replace(korean=asked.korean)
     about = re.sub(r"\{.*\}|</?[\w-]+>", " ", said, flags=re.S) if form and form.schema else said
     given = tuple(title for _, title in _outline(framed.context + before)[0])
     return asked._replace(topic=_topic(about), form=form, given=given)
+
+
+def _wanted(text: str) -> str:
+    """Return a text without what it forbids, or says of another text that is there."""
+    return RE.not_asked_for.sub("", text) if mentions(text, *SETS["forbidding"]) else text
 
 
 def _outline(text: str) -> tuple[list[tuple[int, str]], list[str], bool]:
@@ -139,7 +143,9 @@ def _length(text: str) -> Length | None:
             at = max(0, found.start() - _REACH)
             many = getattr(RE, before).search(text, at, found.start()) if before else found
             if many:
-                bound = RE.bound.search(text, max(0, many.start() - _REACH), many.start())
+                bound, before_it = None, text[at : many.start()].rstrip()
+                if before_it.endswith((*SETS["bounding"],)):
+                    bound = RE.bound.search(text, max(0, many.start() - _REACH), many.start())
                 bound = bound or RE.bound_behind.match(text, found.end())
                 kind = (bound and bound.lastgroup) or "about"
                 more, least, most = RE.mapping("bounds")[kind]
