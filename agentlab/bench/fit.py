@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, NamedTuple
@@ -22,20 +23,27 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from agentlab._support.fields import AtLeastOne
 from agentlab.bench.closed_loop import serve
-from agentlab.bench.laws import least_squares
+from agentlab.bench.laws import Floats, least_squares
 from agentlab.endpoint.physics.batch import Batch, Job
 from agentlab.endpoint.physics.formulas import Physics
 from agentlab.errors import ConfigError
 from agentlab.trace import Trace, max_overlap
 
-_STEP_TOKENS = (512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
+_STEP_TOKENS = (128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
 _MOST = 3000  # requests: each is compared with all that were served beside it
 _LOOSE = 0.25  # a constant is open if it could change a time in which it counts by more
 _WAITS = 0.15  # clients wait if their first token takes more than this part of their decode
 _SOON = 0.1  # what is sent within so much of its own time after an answer was sent because of it
 _BETTER = 0.97  # one more limit has to predict so much better
+
+# Which constants count in the time to a first token, and in a decode, in the order of `_MISSING`.
+_WAYS = (
+    ((1, 0, 1, 1, 1, 1), (0, 0, 1, 1, 1, 1)),  # each request waits for its own base
+    ((0, 1, 1, 1, 1, 1), (0, 1, 1, 1, 1, 1)),  # all wait for it, as a step that reads is longer
+    ((1, 1, 1, 1, 1, 1), (0, 1, 1, 1, 1, 1)),
+    ((1, 0, 0, 0, 0, 1), (0, 0, 1, 1, 1, 0)),  # prompts are read side by side
+)
 
 _MISSING: dict[str, str] = msgspec.yaml.decode(Path(__file__).with_suffix(".yaml").read_bytes())
 
@@ -53,10 +61,12 @@ class Errors(NamedTuple):
 
 
 class Equation(NamedTuple):
-    """A time as a sum: of the prefill's base so often, of each part of a step so often."""
+    """A time as a sum: of each constant so often; `of_s` is what the whole request took."""
 
     takes_s: float
-    base: float
+    of_s: float
+    first: float
+    readings: float
     steps: float
     sequences: float
     context_tokens: float
@@ -73,7 +83,8 @@ class Times(NamedTuple):
 
 
 Amount = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
-Moment = Annotated[float, msgspec.Meta(ge=0, le=1e12)]  # which no NaN is, and no infinity
+Moment = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]  # which no NaN is, and no infinity
+Tokens = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 Pair = tuple[Times, Times]
 """What is predicted, and what was measured."""
 
@@ -81,9 +92,9 @@ Pair = tuple[Times, Times]
 class Row(msgspec.Struct, frozen=True, rename={"output_tokens": "answer_tokens"}):
     """One row of a published table: `at_once` clients ask again whenever they are answered."""
 
-    prompt_tokens: AtLeastOne
-    output_tokens: AtLeastOne
-    at_once: AtLeastOne
+    prompt_tokens: Tokens
+    output_tokens: Tokens
+    at_once: Tokens
     ttft_ms: Amount
     itl_ms: Amount
     tokens_per_s: Amount
@@ -109,11 +120,13 @@ class Table(list[Row]):
         """Yield what one row says of the constants."""
         row, held = self[number], self[number].prompt_tokens + self[number].output_tokens / 2
         steps, together = row.output_tokens, row.output_tokens * row.decoding
+        took_s, of_s = steps * row.times.itl_s, row.times.ttft_s + steps * row.times.itl_s
         # While one answer is decoded, each of the others is read once.
         read = row.decoding * row.prompt_tokens if row.at_once > 1 else 0.0
-        yield Equation(steps * row.times.itl_s, 0.0, steps, together, together * held, read)
+        yield Equation(took_s, of_s, 0.0, 0.0, steps, together, together * held, read)
         if row.at_once == 1:
-            yield Equation(row.times.ttft_s, 1.0, 1.0, 1.0, row.prompt_tokens, row.prompt_tokens)
+            parts = 1.0, 1.0, 1.0, 1.0, row.prompt_tokens, row.prompt_tokens
+            yield Equation(row.times.ttft_s, of_s, *parts)
 
     def limits(self, numbers: Sequence[int]) -> tuple[int | None, int | None]:
         """Return the slots and the tokens of context at which clients began to wait, if any."""
@@ -139,17 +152,25 @@ class Table(list[Row]):
 class Request(
     msgspec.Struct, frozen=True, order=True, rename={"output_tokens": "completion_tokens"}
 ):
-    """One request as its client or the trace saw it, in seconds of one clock."""
+    """One request as its client or the trace saw it, in seconds of one clock.
+
+    Of its prompt, `cached_tokens` were in the endpoint's memory already, and not read.
+    """
 
     arrived_s: Moment
     first_token_s: Moment
     end_s: Moment
-    prompt_tokens: AtLeastOne
-    output_tokens: AtLeastOne
+    prompt_tokens: Tokens
+    output_tokens: Tokens
+    cached_tokens: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def __post_init__(self) -> None:
         if not self.arrived_s < self.first_token_s <= self.end_s:
             raise ValueError("needs arrived_s < first_token_s <= end_s")
+
+    @property
+    def read_tokens(self) -> int:
+        return max(self.prompt_tokens - self.cached_tokens, 0)
 
 
 class Requests(list[Request]):
@@ -170,9 +191,10 @@ class Requests(list[Request]):
         """Take those that were answered in a stream, or may be, with two tokens or more."""
         spans = [s for s in trace.spans if s.completion_tokens > 1 and (s.ok or s.status is None)]
         streamed = [
-            Request(s.arrived_s, s.first_token_s, s.end_s, s.prompt_tokens, s.completion_tokens)
+            Request(s.arrived_s, s.first_token_s, s.end_s, *tokens)
             for s in spans
             if s.first_token_s and s.end_s and s.arrived_s < s.first_token_s <= s.end_s
+            for tokens in [(s.prompt_tokens, s.completion_tokens, s.cached_tokens)]
         ]
         if spans and not streamed:
             raise NotDetermined("nobody saw a first token; stream the answers")
@@ -198,21 +220,21 @@ class Requests(list[Request]):
             after = [r for r in beside if half_s < r.first_token_s - one.first_token_s < takes_s]
             first_s = sorted(r.first_token_s for r in (one, *after))
             readings = sum(later - at > half_s for at, later in pairwise(first_s))
-            read = sum(r.prompt_tokens for r in after)
-            parts = steps, steps * sequences, steps * held, read
-            yield Equation(takes_s, readings, *parts, weight=1 / len(beside))
+            read = sum(r.read_tokens for r in after)
+            parts = 0.0, readings, steps, steps * sequences, steps * held, read
+            yield Equation(takes_s, one.end_s - one.arrived_s, *parts, weight=1 / len(beside))
         those = [r for r in beside if r.arrived_s < one.first_token_s and r.end_s > one.arrived_s]
         if those == [one]:
-            tokens = one.prompt_tokens
-            waited_s = one.first_token_s - one.arrived_s
-            yield Equation(waited_s, 1.0, 1.0, 1.0, tokens, tokens, weight=1 / len(beside))
+            waited_s, of_s = one.first_token_s - one.arrived_s, one.end_s - one.arrived_s
+            tokens = one.prompt_tokens, one.read_tokens
+            yield Equation(waited_s, of_s, 1.0, 1.0, 1.0, 1.0, *tokens, weight=1 / len(beside))
 
     def limits(self, numbers: Sequence[int]) -> tuple[int | None, int | None]:
         found = [(0, 0.0)]
         for run in {self._runs[number] for number in numbers}:
             those = self[run.start : run.stop]
-            served = max_overlap((one.first_token_s, one.end_s) for one in those)
-            if served < max_overlap((one.arrived_s, one.end_s) for one in those):
+            served = _together((one.first_token_s, one.end_s) for one in those)
+            if served < _together((one.arrived_s, one.end_s) for one in those):
                 each = fmean(one.prompt_tokens + one.output_tokens for one in those)
                 found.append((served, served * each))
         slots, held = zip(*found, strict=True)
@@ -234,7 +256,7 @@ def replayed(physics: Physics, requests: Sequence[Request]) -> list[Request]:
     """Return requests of one stretch as the physics serve them.
 
     One that was sent right after an answer had ended was sent because of it, and is so again; all
-    others are sent when they were.
+    others are sent when they were, on a clock that shows 0 at the first.
     """
     follows: dict[int, tuple[int, float]] = {}  # what came because of an answer, how long after it
     ends = sorted(((one.end_s, number) for number, one in enumerate(requests)), reverse=True)
@@ -247,9 +269,13 @@ def replayed(physics: Physics, requests: Sequence[Request]) -> list[Request]:
             if thought_s < _SOON * (one.end_s - one.arrived_s):
                 follows[ended.pop()] = number, thought_s
     caused = {number for number, _ in follows.values()}
-    jobs = [Job(one.prompt_tokens, one.output_tokens) for one in requests]
+    jobs = [
+        Job(one.prompt_tokens, one.output_tokens, cached_tokens=one.prompt_tokens - one.read_tokens)
+        for one in requests
+    ]
     numbers, batch = {job: number for number, job in enumerate(jobs)}, Batch(physics)
-    sent = [(one.arrived_s, n) for n, one in enumerate(requests) if n not in caused]
+    zero_s = requests[0].arrived_s if requests else 0.0
+    sent = [(one.arrived_s - zero_s, n) for n, one in enumerate(requests) if n not in caused]
     heapq.heapify(sent)
     while True:
         event_s = batch.next_event_s()
@@ -286,13 +312,14 @@ def fit(measured: Measured, numbers: Sequence[int] | None = None) -> Physics:
     numbers = range(len(measured)) if numbers is None else numbers
     if not numbers:
         raise NotDetermined("nothing was measured; send some requests, alone and together")
-    equations = [equation for number in numbers for equation in measured.equations(number)]
-    physics = Physics(**_solved(equations), batched_tokens=2048)
     slots, kv_tokens = measured.limits(numbers)
+    best, *beside = _solved(measured, numbers, slots)
+    cached = any(getattr(measured[number], "cached_tokens", 0) for number in numbers)
+    physics = Physics(**best, prefix_caching=cached)
     few, full = {"slots": slots}, {"kv_tokens": kv_tokens}
     predicted = cache(lambda physics: measured.pairs(physics, numbers))  # one stays in each round
     most = max(was.tokens_per_s for _, was in predicted(physics))
-    batched = [{"batched_tokens": tokens} for tokens in _STEP_TOKENS]
+    batched = [*({"batched_tokens": tokens} for tokens in _STEP_TOKENS), *beside]
     streamed = [{}, *({"streaming_per_token_s": 1 / most / more} for more in (1, 1.1, 1.2))]
     for candidates in ([{}, few, full, few | full], batched, streamed):
         # How far the times that this limit decides lie off, by their logarithms.
@@ -321,7 +348,7 @@ def closed_loop(physics: Physics, row: Row, *, requests: int) -> list[Request]:
 
 def _served(job: Job) -> Request:
     assert job.first_token_s is not None and job.end_s is not None
-    tokens = job.prompt_tokens, job.output_tokens
+    tokens = job.prompt_tokens, job.output_tokens, job.cached_tokens
     return Request(job.arrived_s, job.first_token_s, job.end_s, *tokens)
 
 
@@ -338,30 +365,66 @@ def _of_stretch(served: Sequence[Request], numbers: Sequence[int]) -> Times:
     return Times(*_means([served[number] for number in numbers]), rate)
 
 
+def _together(stretches: Iterable[tuple[float, float]]) -> int:
+    """Return the largest number that overlap for longer than clocks and networks are off."""
+    both = [(start_s, end_s, _SOON * (end_s - start_s)) for start_s, end_s in stretches]
+    return max_overlap((start_s + off_s, end_s - off_s) for start_s, end_s, off_s in both)
+
+
 def _most(counts: Iterable[float]) -> int | None:
     return round(max(counts, default=0)) or None
 
 
-def _solved(equations: Sequence[Equation]) -> dict[str, Any]:
-    """Solve by least squares of relative distances; no constant is below 0, and none is open.
+def _solved(measured: Measured, numbers: Sequence[int], slots: int | None) -> list[dict[str, Any]]:
+    """Return the constants in the way that best predicts every second measurement.
 
-    They have the names of `Physics`.
+    Then come those of prompts that are read side by side, if these are determined as well.
     """
-    takes_s = np.array([equation.takes_s for equation in equations])
-    parts = np.array([equation[1:6] for equation in equations]) / takes_s[:, None]
-    weights = counts = np.sqrt([equation.weight for equation in equations])
-    for _ in range(20):  # to the least absolute distances, which a few odd rows do not draw away
-        best = least_squares(parts * weights[:, None], weights)
-        far = parts @ best - 1
-        weights = counts / np.sqrt(np.maximum(np.abs(far), 0.03))
-    largest = np.abs(parts).max(0)
-    noise = max(float(far @ far) / max(len(parts) - 5, 1), 1e-4)
-    scaled = parts / np.where(largest, largest, 1)
-    uncertain = np.sqrt(noise * np.diag(np.linalg.inv(scaled.T @ scaled + 1e-12 * np.eye(5))))
-    open_ones = [name for name, far in zip(_MISSING, uncertain, strict=True) if far > _LOOSE]
-    if open_ones:
-        raise NotDetermined("; ".join(f"{name} is open: {_MISSING[name]}" for name in open_ones))
+    every, these, others = (
+        [equation for number in some for equation in measured.equations(number)]
+        for some in (numbers, numbers[::2], numbers[1::2])
+    )
+    together = np.quantile([1.0, *(one.sequences / one.steps for one in every)], 0.9)
     names = [name.replace("_ms", "_s") for name in _MISSING]
-    if any(equation.base and equation.steps > 1 for equation in equations):
-        names[0] = "reading_base_s"  # others waited for it, too
-    return dict(zip(names, best.tolist(), strict=True))
+    found, refused = [], []
+    for first, decode in _WAYS:
+        counts = np.array([first, decode], dtype=bool)
+        counts[:, 3] &= slots != 1 or together > 1 + _SOON  # with one slot, it is in `itl_base`
+        constants, open_ones = _least_absolute(every, counts)
+        if open_ones:
+            refused.append("; ".join(f"{name} is open: {_MISSING[name]}" for name in open_ones))
+            continue
+        parts, weights = _parts(others or every, counts)
+        far = np.abs(parts @ _least_absolute(these or every, counts)[0] - 1)
+        given: dict[str, Any] = dict(zip(names, constants.tolist(), strict=True))
+        given["batched_tokens"] = 2048 if decode[-1] else None
+        found.append((not decode[-1], round(float(weights @ far), 6), given))
+    if not found:
+        raise NotDetermined(refused[0])
+    found.sort(key=itemgetter(0, 1))
+    return [given for aside, _, given in found if aside or given is found[0][2]]
+
+
+def _parts(equations: Sequence[Equation], counts: Any) -> tuple[Floats, Floats]:
+    """Return each constant that counts as a part of each time, and the weights of these."""
+    table = np.array(equations).reshape(-1, 9)
+    parts = table[:, 2:8] * counts[np.where(table[:, 2], 0, 1)]
+    return parts / table[:, :1], table[:, 8]
+
+
+def _least_absolute(equations: Sequence[Equation], counts: Any) -> tuple[Floats, list[str]]:
+    """Return the constants, none below 0, nearest to most equations, and which of them are open."""
+    parts, weights = _parts(equations, counts)
+    pull, used, best = np.sqrt(weights), counts.any(0), np.zeros(6)
+    for _ in range(20):  # to the least absolute distances, which a few odd rows do not draw away
+        best[used] = least_squares(parts[:, used] * pull[:, None], pull)
+        far = parts @ best - 1
+        pull = np.sqrt(weights / np.maximum(np.abs(far), 0.03))
+    noise = max(float(far @ far) / max(len(parts) - used.sum(), 1), 1e-4)
+    largest = np.maximum(parts.max(0, initial=0), 1e-12)
+    scaled = parts / largest
+    uncertain = np.sqrt(noise * np.diag(np.linalg.inv(scaled.T @ scaled + 1e-12 * np.eye(6))))
+    shares = np.array([each.takes_s / each.of_s for each in equations])  # of a whole request
+    matters = (parts.T * shares).max(1, initial=1e-12) / largest
+    loose = used & (uncertain * matters > _LOOSE)
+    return best, [name for name, is_open in zip(_MISSING, loose, strict=True) if is_open]

@@ -135,7 +135,8 @@ class Batch:
     def next_event_s(self) -> float:
         """Return when the next thing happens if nothing comes or goes; infinity if never."""
         if self._unread and not self._reading:
-            return round(self.now_s + 1e-9, 9)  # so that all who come at this instant are read
+            # So that all who come at this instant are read; a late clock's next instant is later.
+            return max(round(self.now_s + 1e-9, 9), math.nextafter(self.now_s, math.inf))
         _, event_s = self._due or self._next_v()
         if self._beginning:
             event_s = min(event_s, self._beginning[0][0])
