@@ -213,7 +213,8 @@ class Batch:
             return True
         needs: float = self._size(job)
         if job.blocks:
-            needs -= self._prefixes.match(job.blocks)[1] * BLOCK_TOKENS
+            shared = job.blocks[: (job.prompt_tokens - 1) // BLOCK_TOKENS]  # one token is read
+            needs -= self._prefixes.match(shared)[1] * BLOCK_TOKENS
         if self.physics.preempts:
             needs += self.active  # the next step of everybody
         return self._used_tokens() + needs <= self._kv_tokens
@@ -250,8 +251,7 @@ class Batch:
             job.cached_tokens = known * BLOCK_TOKENS
             self._hold(job, known)
         self._reserved_tokens += self._size(job)
-        if self.physics.prefix_caching:
-            self._prefixes.shrink(self._kv_tokens - self._used_tokens())
+        self._prefixes.shrink(self._kv_tokens - self._used_tokens())
         physics, self._due = self.physics, None
         takes_s = physics.prefill_base_s
         if physics.batched_tokens is None:
@@ -320,6 +320,7 @@ class Batch:
         return [job, *self._fill_slots()]
 
     def _leave(self, job: Job) -> None:
+        self._prefixes.shrink(self._kv_tokens - self._used_tokens())  # which is never more
         if math.isnan(job._v_first):
             self._reserved_tokens -= self._size(job)
             self._beginning = [entry for entry in self._beginning if entry[2] is not job]
