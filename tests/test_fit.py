@@ -6,13 +6,14 @@ import asyncio
 import csv
 import math
 import random
+import signal
 import statistics
 from functools import cache
 from pathlib import Path
 
 import msgspec
 import pytest
-from awkward import MODEL, Upstream
+from awkward import KEY, MODEL, Upstream
 
 from agentlab import lab
 from agentlab.bench.closed_loop import serve
@@ -35,6 +36,8 @@ from agentlab.endpoint.physics.batch import Batch, Job
 from agentlab.endpoint.physics.formulas import Physics
 from agentlab.engines import run
 from agentlab.errors import ConfigError
+from agentlab.resilience import classify
+from agentlab.resilience._classify import RetryDecision
 from agentlab.settings import DATA
 from agentlab.trace import Span, Trace
 from agentlab.workflow import random_workflow
@@ -483,3 +486,137 @@ def test_a_probe_with_a_wrong_key_says_so(monkeypatch, capsys):
         assert main(["fit", "--probe", upstream.url, "--model", MODEL, "--yes"]) == 2
     said = capsys.readouterr().err
     assert "401" in said and "somebody-else" not in said
+
+
+def probing(upstream: Upstream, folder: Path) -> list[str]:
+    """A probe that writes into the folder."""
+    return ["fit", "--probe", upstream.url, "--model", MODEL, "--yes", "--out", f"{folder}/o.yaml"]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Probes of seven short requests, and no wait that is not asked for."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setattr(command, "_SHAPES", ((5, 9),))
+    monkeypatch.setattr(command, "_TOGETHER", (1, 2))
+    monkeypatch.setattr(command, "_REQUESTS", 8)
+    monkeypatch.setattr(command, "classify", lambda error: classify(error)._replace(wait_s=0.01))
+
+
+@pytest.mark.parametrize("mode", ["rate_tokens", "server_error", "cut"])
+def test_a_probe_leaves_out_what_is_refused_or_cut(mode: str, quick, tmp_path: Path, capsys):
+    """It goes on after two such answers, and keeps all others in a trace."""
+    with Upstream() as upstream:
+        upstream.use(mode, times=2, after=2)
+        main(probing(upstream, tmp_path))
+        assert len(upstream.asked) == 8
+    assert capsys.readouterr().out.count("left out: ") == 2
+    kept = Trace.load(tmp_path / "o.probe.jsonl")
+    assert len(Requests.of_trace(kept)) == 5
+
+
+def test_a_probe_whose_answers_leave_a_constant_open_says_how_to_fit_again(
+    quick, tmp_path: Path, capsys
+):
+    """What was paid for is in a file beside the output, which the message names."""
+    with Upstream() as upstream:
+        assert main(probing(upstream, tmp_path)) == 2
+    said = capsys.readouterr()
+    assert f"agentlab fit {tmp_path / 'o.probe.jsonl'}" in said.out and "is open" in said.err
+
+
+def test_a_probe_of_which_half_is_lost_ends(quick, tmp_path: Path, capsys):
+    """With an error that says how many, and the answers are kept."""
+    with Upstream() as upstream:
+        upstream.use("server_error", after=3)
+        assert main(probing(upstream, tmp_path)) == 2
+    assert "4 requests failed" in capsys.readouterr().err
+    assert len(Requests.of_trace(Trace.load(tmp_path / "o.probe.jsonl"))) == 2
+
+
+def test_a_probe_that_is_stopped_keeps_what_was_answered(quick, tmp_path: Path, monkeypatch):
+    """Ctrl-C after the fifth answer."""
+
+    def stop(error: Exception) -> RetryDecision:
+        signal.raise_signal(signal.SIGINT)
+        return classify(error)
+
+    monkeypatch.setattr(command, "classify", stop)
+    with Upstream() as upstream:
+        upstream.use("server_error", times=1, after=4)
+        assert main(probing(upstream, tmp_path)) == 130
+    assert len(Requests.of_trace(Trace.load(tmp_path / "o.probe.jsonl"))) >= 3
+
+
+@pytest.mark.parametrize("option", [
+    ["--out", "{}/nowhere/o.yaml"], ["--out", "{}/o.json"], ["--out", "{}"],
+    ["--picture", "{}/nowhere/p.png"], ["--picture", "{}/p.txt"], ["--picture", "{}/p"],
+])  # fmt: skip
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_asked(
+    option: list[str], tmp_path: Path, capsys
+):
+    """A folder that is not there, and an ending that no program knows."""
+    option = [text.format(tmp_path) for text in option]
+    assert main(["fit", "--probe", "http://127.0.0.1:9/v1", "--yes", *option]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(f"agentlab: {option[0]} ") and not said.out
+
+
+def lines(requests: Requests, mark: str = ",", **columns: object) -> str:
+    """A table of them, with further columns that have the same value in each row."""
+    names = ["arrived_s", "first_token_s", "end_s", "prompt_tokens", "completion_tokens", *columns]
+    rows = ([*msgspec.structs.astuple(r)[:5], *columns.values()] for r in requests)
+    return "".join(mark.join(map(str, row)) + "\n" for row in [names, *rows])
+
+
+@pytest.mark.parametrize("form", [
+    lambda text: text.replace(",", ";"),
+    lambda text: text.replace(",", "\t"),
+    lambda text: text.replace("arrived_s", " ARRIVED_S ").replace("end_s", "End_s"),
+    lambda text: "\ufeff" + text.replace("\n", "\r\n"),
+])  # fmt: skip
+@pytest.mark.parametrize("name", ["mine.csv", "MINE.CSV", "mine.tsv", "mine.txt"])
+def test_tables_of_any_usual_form_are_read(form, name: str, tmp_path: Path):
+    """Other separators, other cases, spaces, a byte order mark, other endings."""
+    requests = measured(TRUE, SHAPES[:1], (1, 2))
+    path = tmp_path / name
+    path.write_bytes(form(lines(requests)).encode())
+    assert list(command.read(path)) == list(requests)
+
+
+def test_rows_of_failed_requests_are_left_out(tmp_path: Path):
+    """A status other than 2xx: their times may be missing."""
+    requests, path = measured(TRUE, SHAPES[:1], (1, 2)), tmp_path / "mine.csv"
+    path.write_text(lines(requests, status=200) + "5,,6,30,0,429\n7,,9,30,,500\n")
+    assert list(command.read(path)) == list(requests)
+
+
+def test_one_model_of_a_table_of_requests_is_chosen(tmp_path: Path):
+    """As in a table of closed loops: one must be named, and one that is there."""
+    one, other = measured(TRUE, SHAPES[:1], (1,)), measured(TRUE, SHAPES[1:2], (1,))
+    path = tmp_path / "mine.csv"
+    path.write_text(lines(one, model="a") + lines(other, model="b").partition("\n")[2])
+    assert list(command.read(path, "b")) == list(other)
+    for model in (None, "c"):
+        with pytest.raises(ConfigError, match="choose one --model of a, b"):
+            command.read(path, model)
+    path.write_text(lines(one))
+    with pytest.raises(ConfigError, match="no column `model`"):
+        command.read(path, "a")
+
+
+def test_a_table_with_one_shape_asks_for_a_second(tmp_path: Path, capsys):
+    """No shape could be left out to judge."""
+    path = tmp_path / "mine.csv"
+    kept = [row for row in NIM.read_text().splitlines() if ",200,200," in row or "model" in row]
+    path.write_text("\n".join(kept))
+    assert main(["fit", str(path), "--model", "llama-3.1-8b"]) == 2
+    assert "send two shapes" in capsys.readouterr().err
+
+
+def test_a_count_that_no_computer_holds_is_refused(tmp_path: Path):
+    """By its line."""
+    path = tmp_path / "mine.csv"
+    path.write_text(lines(measured(TRUE, SHAPES[:1], (1,))) + f"1,2,3,{10**30},5\n")
+    with pytest.raises(ConfigError, match=r"mine.csv:5: a line: .*<= 1000000000"):
+        command.read(path)
