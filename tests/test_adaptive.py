@@ -414,6 +414,15 @@ def test_history_is_every_change_and_ends(monkeypatch: pytest.MonkeyPatch):
     assert list(short.history) == list(limit.history)[-3:]
 
 
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_trials_that_nobody_asks_for_become_rare(in_flight: int):
+    """A loop that sends so many at a time, for 2,000 answers: few changes of the limit."""
+    limit = Adaptive(in_flight)
+    for n in range(2000):
+        limit.update(Sample(number=n, ended_s=n + 1.0, took_s=1.0, in_flight=in_flight))
+    assert len(limit.history) < 2000 / 10
+
+
 def test_it_says_what_it_is_at():
     """Limit, bounds, in flight when the latest call was sent, answers without refusals."""
     limit = Adaptive(3, most=9)

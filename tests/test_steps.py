@@ -360,3 +360,44 @@ def test_the_usage_says_what_was_cached(fresh_lab: None, stream: bool):
         found, t = lab.simulate(main())
     assert found == [span.cached_tokens for span in t.spans] and found[1] > 0
     assert lab.simulate(main())[0] == [0, 0]  # the course's preset
+
+
+@pytest.mark.parametrize("preempts", [True, False])
+@pytest.mark.parametrize(
+    ("other", "known"),
+    [((16, 970), 0), ((976, 1), 16), ((500, 200), 288), ((16, 500), 464)],
+)
+def test_a_memory_that_was_full_has_forgotten_the_idle_blocks(
+    preempts: bool, other: tuple[int, int], known: int
+):
+    """Whether a prompt or an answer has filled it, and whether room was reserved or not."""
+    physics = Physics(
+        itl_base_s=0.01,
+        prefill_per_token_s=1e-4,
+        batched_tokens=2048,
+        kv_tokens=1000,
+        preempts=preempts,
+        prefix_caching=True,
+    )
+    batch, blocks = Batch(physics), tuple(range(30))
+    first, again = Job(480, 1, blocks=blocks), Job(480, 1, blocks=blocks)
+    for number, job in enumerate([first, Job(*other), again]):
+        batch.submit(job, 1000.0 * number)
+        batch.advance(1000.0 * number + 999)
+    assert again.cached_tokens == known
+
+
+@pytest.mark.parametrize("prompt", [64, 65, 80, 48])
+def test_shared_blocks_never_let_more_in_than_fits(prompt: int):
+    """A prompt that ends with a block, of which one token is read again, and others."""
+    physics = Physics(
+        itl_base_s=0.02, prefill_per_token_s=1e-3, batched_tokens=64, prefix_caching=True,
+        kv_tokens=110,
+    )  # fmt: skip
+    batch, blocks = Batch(physics), tuple(range(prompt // 16))
+    for answer in (5, 20, 30, 25):
+        batch.submit(Job(prompt, answer, blocks=blocks), batch.now_s + 0.1)
+        assert batch._used_tokens() <= 110
+    while (event_s := batch.next_event_s()) < math.inf:
+        batch.advance(event_s)
+        assert batch._used_tokens() <= 110

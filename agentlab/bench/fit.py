@@ -1,10 +1,9 @@
 """Fit a preset to an endpoint's own measurements: of single requests, or a table of closed loops.
 
-Each measurement says how long a decode of so many steps took, and who was served meanwhile. As a
-step takes `c + d * sequences + e * context tokens + b * prompt tokens`, and `a` more if it reads a
-prompt, that is a linear equation for five unknowns. The first token of a request that was alone is
-one more; a table knows `a` from these only. Least squares solve them. How much a step reads, who is
-served, and how fast tokens are handed on is whichever of a few candidates predicts best.
+How long a decode took, and who was served meanwhile, is a linear equation for the constants of
+`Physics`; the first token of a request that was alone is one more. Least squares solve them. How
+prompts are read, how much a step reads, who is served, and how fast tokens are handed on is
+whichever of a few candidates predicts best.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import heapq
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import compress, pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, NamedTuple
@@ -22,22 +21,22 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from agentlab._support.fields import AtLeastOne
 from agentlab.bench.closed_loop import serve
-from agentlab.bench.laws import least_squares
+from agentlab.bench.laws import Floats, least_squares
 from agentlab.endpoint.physics.batch import Batch, Job
 from agentlab.endpoint.physics.formulas import Physics
 from agentlab.errors import ConfigError
 from agentlab.trace import Trace, max_overlap
 
-_STEP_TOKENS = (512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
+_STEP_TOKENS = (128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
 _MOST = 3000  # requests: each is compared with all that were served beside it
-_LOOSE = 0.25  # a constant is open if it could change a time in which it counts by more
+_LOOSE = 0.25  # a constant is open if it could change a request's whole time by more
 _WAITS = 0.15  # clients wait if their first token takes more than this part of their decode
 _SOON = 0.1  # what is sent within so much of its own time after an answer was sent because of it
 _BETTER = 0.97  # one more limit has to predict so much better
 
-_MISSING: dict[str, str] = msgspec.yaml.decode(Path(__file__).with_suffix(".yaml").read_bytes())
+_KNOWN = msgspec.yaml.decode(Path(__file__).with_suffix(".yaml").read_bytes())
+_MISSING: dict[str, str] = _KNOWN["missing"]
 
 
 class NotDetermined(ConfigError):
@@ -52,18 +51,6 @@ class Errors(NamedTuple):
     tokens_per_s: tuple[float, float]
 
 
-class Equation(NamedTuple):
-    """A time as a sum: of the prefill's base so often, of each part of a step so often."""
-
-    takes_s: float
-    base: float
-    steps: float
-    sequences: float
-    context_tokens: float
-    prompt_tokens: float
-    weight: float = 1.0
-
-
 class Times(NamedTuple):
     """What clients see, on the average: time to first token, inter-token latency, throughput."""
 
@@ -73,17 +60,20 @@ class Times(NamedTuple):
 
 
 Amount = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
-Moment = Annotated[float, msgspec.Meta(ge=0, le=1e12)]  # which no NaN is, and no infinity
+Moment = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]  # which no NaN is, and no infinity
+Tokens = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 Pair = tuple[Times, Times]
 """What is predicted, and what was measured."""
+Equation = tuple[float, ...]
+"""A time, the whole request's, how often each constant of fit.yaml counts, and a weight."""
 
 
 class Row(msgspec.Struct, frozen=True, rename={"output_tokens": "answer_tokens"}):
     """One row of a published table: `at_once` clients ask again whenever they are answered."""
 
-    prompt_tokens: AtLeastOne
-    output_tokens: AtLeastOne
-    at_once: AtLeastOne
+    prompt_tokens: Tokens
+    output_tokens: Tokens
+    at_once: Tokens
     ttft_ms: Amount
     itl_ms: Amount
     tokens_per_s: Amount
@@ -109,11 +99,12 @@ class Table(list[Row]):
         """Yield what one row says of the constants."""
         row, held = self[number], self[number].prompt_tokens + self[number].output_tokens / 2
         steps, together = row.output_tokens, row.output_tokens * row.decoding
+        took_s, of_s = steps * row.times.itl_s, row.times.ttft_s + steps * row.times.itl_s
         # While one answer is decoded, each of the others is read once.
         read = row.decoding * row.prompt_tokens if row.at_once > 1 else 0.0
-        yield Equation(steps * row.times.itl_s, 0.0, steps, together, together * held, read)
+        yield took_s, of_s, 0.0, 0.0, steps, together, together * held, read, 1.0
         if row.at_once == 1:
-            yield Equation(row.times.ttft_s, 1.0, 1.0, 1.0, row.prompt_tokens, row.prompt_tokens)
+            yield row.times.ttft_s, of_s, 1, 1, 1, 1, row.prompt_tokens, row.prompt_tokens, 1.0
 
     def limits(self, numbers: Sequence[int]) -> tuple[int | None, int | None]:
         """Return the slots and the tokens of context at which clients began to wait, if any."""
@@ -123,7 +114,8 @@ class Table(list[Row]):
             if row.ttft_ms > _WAITS * row.itl_ms * row.output_tokens
         ]
         most = max((held for _, held in waiting), default=0.0)
-        return _most(decoding for decoding, held in waiting if held < 0.9 * most), _most([most])
+        few = max((decoding for decoding, held in waiting if held < 0.9 * most), default=0.0)
+        return round(few) or None, round(most) or None
 
     def pairs(self, physics: Physics, numbers: Sequence[int]) -> list[Pair]:
         found = []
@@ -139,17 +131,20 @@ class Table(list[Row]):
 class Request(
     msgspec.Struct, frozen=True, order=True, rename={"output_tokens": "completion_tokens"}
 ):
-    """One request as its client or the trace saw it, in seconds of one clock."""
+    """One request, in seconds of one clock; of its prompt, `cached_tokens` were not read."""
 
     arrived_s: Moment
     first_token_s: Moment
     end_s: Moment
-    prompt_tokens: AtLeastOne
-    output_tokens: AtLeastOne
+    prompt_tokens: Tokens
+    output_tokens: Tokens
+    cached_tokens: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def __post_init__(self) -> None:
         if not self.arrived_s < self.first_token_s <= self.end_s:
             raise ValueError("needs arrived_s < first_token_s <= end_s")
+        if self.cached_tokens > self.prompt_tokens:
+            raise ValueError("needs cached_tokens <= prompt_tokens")
 
 
 class Requests(list[Request]):
@@ -170,9 +165,10 @@ class Requests(list[Request]):
         """Take those that were answered in a stream, or may be, with two tokens or more."""
         spans = [s for s in trace.spans if s.completion_tokens > 1 and (s.ok or s.status is None)]
         streamed = [
-            Request(s.arrived_s, s.first_token_s, s.end_s, s.prompt_tokens, s.completion_tokens)
+            msgspec.convert(s, Request, from_attributes=True)
             for s in spans
             if s.first_token_s and s.end_s and s.arrived_s < s.first_token_s <= s.end_s
+            if s.cached_tokens <= s.prompt_tokens > 0
         ]
         if spans and not streamed:
             raise NotDetermined("nobody saw a first token; stream the answers")
@@ -198,25 +194,29 @@ class Requests(list[Request]):
             after = [r for r in beside if half_s < r.first_token_s - one.first_token_s < takes_s]
             first_s = sorted(r.first_token_s for r in (one, *after))
             readings = sum(later - at > half_s for at, later in pairwise(first_s))
-            read = sum(r.prompt_tokens for r in after)
-            parts = steps, steps * sequences, steps * held, read
-            yield Equation(takes_s, readings, *parts, weight=1 / len(beside))
+            read = sum(r.prompt_tokens - r.cached_tokens for r in after)
+            counts = 0.0, readings, steps, steps * sequences, steps * held, read
+            yield takes_s, one.end_s - one.arrived_s, *counts, 1 / len(beside)
         those = [r for r in beside if r.arrived_s < one.first_token_s and r.end_s > one.arrived_s]
         if those == [one]:
-            tokens = one.prompt_tokens
-            waited_s = one.first_token_s - one.arrived_s
-            yield Equation(waited_s, 1.0, 1.0, 1.0, tokens, tokens, weight=1 / len(beside))
+            waited_s, of_s = one.first_token_s - one.arrived_s, one.end_s - one.arrived_s
+            tokens = one.prompt_tokens, one.prompt_tokens - one.cached_tokens
+            yield waited_s, of_s, 1.0, 1.0, 1.0, 1.0, *tokens, 1 / len(beside)
 
     def limits(self, numbers: Sequence[int]) -> tuple[int | None, int | None]:
         found = [(0, 0.0)]
         for run in {self._runs[number] for number in numbers}:
             those = self[run.start : run.stop]
-            served = max_overlap((one.first_token_s, one.end_s) for one in those)
-            if served < max_overlap((one.arrived_s, one.end_s) for one in those):
+            ends = np.array([one.end_s for one in those])
+            begins = np.array([(one.first_token_s, one.arrived_s) for one in those]).T
+            # A short overlap may be the client's or the network's.
+            begins += 2 * _SOON * (ends - begins)
+            served, sent = (max_overlap(zip(each, ends, strict=True)) for each in begins)
+            if served < sent:
                 each = fmean(one.prompt_tokens + one.output_tokens for one in those)
                 found.append((served, served * each))
         slots, held = zip(*found, strict=True)
-        return _most(slots), _most(held)
+        return max(slots) or None, round(max(held)) or None
 
     def pairs(self, physics: Physics, numbers: Sequence[int]) -> list[Pair]:
         """Return the means of each stretch of time in which the endpoint was busy."""
@@ -234,9 +234,10 @@ def replayed(physics: Physics, requests: Sequence[Request]) -> list[Request]:
     """Return requests of one stretch as the physics serve them.
 
     One that was sent right after an answer had ended was sent because of it, and is so again; all
-    others are sent when they were.
+    others are sent when they were, on a clock that shows 0 at the first.
     """
-    follows: dict[int, tuple[int, float]] = {}  # what came because of an answer, how long after it
+    jobs = [Job(r.prompt_tokens, r.output_tokens, cached_tokens=r.cached_tokens) for r in requests]
+    follows: dict[Job, tuple[int, float]] = {}  # what came because of an answer, how long after it
     ends = sorted(((one.end_s, number) for number, one in enumerate(requests)), reverse=True)
     ended: list[int] = []  # without a request that followed, the latest last
     for number, one in enumerate(requests):
@@ -245,11 +246,11 @@ def replayed(physics: Physics, requests: Sequence[Request]) -> list[Request]:
         if ended:
             thought_s = one.arrived_s - requests[ended[-1]].end_s
             if thought_s < _SOON * (one.end_s - one.arrived_s):
-                follows[ended.pop()] = number, thought_s
+                follows[jobs[ended.pop()]] = number, thought_s
     caused = {number for number, _ in follows.values()}
-    jobs = [Job(one.prompt_tokens, one.output_tokens) for one in requests]
-    numbers, batch = {job: number for number, job in enumerate(jobs)}, Batch(physics)
-    sent = [(one.arrived_s, n) for n, one in enumerate(requests) if n not in caused]
+    batch = Batch(physics)
+    zero_s = requests[0].arrived_s if requests else 0.0
+    sent = [(one.arrived_s - zero_s, n) for n, one in enumerate(requests) if n not in caused]
     heapq.heapify(sent)
     while True:
         event_s = batch.next_event_s()
@@ -267,32 +268,24 @@ def replayed(physics: Physics, requests: Sequence[Request]) -> list[Request]:
         else:
             return [_served(job) for job in jobs]
         for job in changed:
-            cause = numbers[job]
-            if job.end_s is not None and cause in follows:
-                number, thought_s = follows.pop(cause)
+            if job.end_s is not None and job in follows:
+                number, thought_s = follows.pop(job)
                 heapq.heappush(sent, (job.end_s + thought_s, number))
 
 
 def fit(measured: Measured, numbers: Sequence[int] | None = None) -> Physics:
-    """Return the physics that predict the measurements; NotDetermined if several would.
-
-    Those of `numbers` (by default all) are fitted, so that the others can judge.
-
-    Example:
-        >>> rows = [(20, 50, 1, 100, 20, 46), (20, 50, 8, 200, 30, 240), (900, 9, 1, 1000, 20, 8)]
-        >>> round(fit(Table(Row(*row) for row in rows)).prefill_per_token_s, 5)
-        0.00102
-    """
+    """Return the physics that predict `numbers`, by default all; NotDetermined if several would."""
     numbers = range(len(measured)) if numbers is None else numbers
     if not numbers:
-        raise NotDetermined("nothing was measured; send some requests, alone and together")
-    equations = [equation for number in numbers for equation in measured.equations(number)]
-    physics = Physics(**_solved(equations), batched_tokens=2048)
+        raise NotDetermined("nothing was measured to fit to; send two shapes, alone and together")
     slots, kv_tokens = measured.limits(numbers)
+    best, *beside = _solved(measured, numbers, slots)
+    cached = any(getattr(measured[number], "cached_tokens", 0) for number in numbers)
+    physics = Physics(**best, prefix_caching=cached)
     few, full = {"slots": slots}, {"kv_tokens": kv_tokens}
     predicted = cache(lambda physics: measured.pairs(physics, numbers))  # one stays in each round
     most = max(was.tokens_per_s for _, was in predicted(physics))
-    batched = [{"batched_tokens": tokens} for tokens in _STEP_TOKENS]
+    batched = [*({"batched_tokens": tokens} for tokens in _STEP_TOKENS), *beside]
     streamed = [{}, *({"streaming_per_token_s": 1 / most / more} for more in (1, 1.1, 1.2))]
     for candidates in ([{}, few, full, few | full], batched, streamed):
         # How far the times that this limit decides lie off, by their logarithms.
@@ -321,7 +314,7 @@ def closed_loop(physics: Physics, row: Row, *, requests: int) -> list[Request]:
 
 def _served(job: Job) -> Request:
     assert job.first_token_s is not None and job.end_s is not None
-    tokens = job.prompt_tokens, job.output_tokens
+    tokens = job.prompt_tokens, job.output_tokens, job.cached_tokens
     return Request(job.arrived_s, job.first_token_s, job.end_s, *tokens)
 
 
@@ -338,30 +331,39 @@ def _of_stretch(served: Sequence[Request], numbers: Sequence[int]) -> Times:
     return Times(*_means([served[number] for number in numbers]), rate)
 
 
-def _most(counts: Iterable[float]) -> int | None:
-    return round(max(counts, default=0)) or None
+def _solved(measured: Measured, numbers: Sequence[int], slots: int | None) -> list[dict[str, Any]]:
+    """Return the constants of the way that predicts best, and of prompts read side by side."""
+    each = [(*e, at % 2) for at, n in enumerate(numbers) for e in measured.equations(n)]
+    table = np.array(each).reshape(-1, 10)
+    takes_s, weights, odd, first = table[:, :1], table[:, 8], table[:, 9], table[:, 2] > 0
+    together = np.quantile([1.0, *table[:, 5] / table[:, 4]], 0.9)
+    found, refused = list[tuple[Any, ...]](), list[str]()
+    for counts in np.array(_KNOWN["ways"], dtype=bool):
+        counts[:, 3] &= slots != 1 or together > 1 + _SOON  # with one slot, it is in `itl_base`
+        parts = table[:, 2:8] * np.where(first[:, None], *counts) / takes_s
+        best, loose = _least_absolute(parts, weights, parts * takes_s / table[:, 1:2])
+        open_ones = compress(_MISSING.items(), loose & counts.any(0))
+        refused.append("; ".join(f"{name[:-2]}_ms is open: {what}" for name, what in open_ones))
+        if not refused[-1]:
+            far = np.abs(parts @ _least_absolute(parts, weights * (1 - odd), parts)[0] - 1)
+            given: dict[str, Any] = dict(zip(_MISSING, best.tolist(), strict=True))
+            given["batched_tokens"] = 2048 if counts[1, -1] else None
+            found.append((not counts[1, -1], round(far @ (weights * odd), 6), len(found), given))
+    if not found:
+        raise NotDetermined(refused[0])
+    found.sort()
+    return [given for aside, *_, given in found if aside or given is found[0][-1]]
 
 
-def _solved(equations: Sequence[Equation]) -> dict[str, Any]:
-    """Solve by least squares of relative distances; no constant is below 0, and none is open.
-
-    They have the names of `Physics`.
-    """
-    takes_s = np.array([equation.takes_s for equation in equations])
-    parts = np.array([equation[1:6] for equation in equations]) / takes_s[:, None]
-    weights = counts = np.sqrt([equation.weight for equation in equations])
+def _least_absolute(parts: Floats, weights: Floats, shares: Floats) -> tuple[Floats, Any]:
+    """Return the constants, none below 0, nearest to most equations, and which of them are open."""
+    pull, used, best = np.sqrt(weights), parts.any(0), np.zeros(6)
     for _ in range(20):  # to the least absolute distances, which a few odd rows do not draw away
-        best = least_squares(parts * weights[:, None], weights)
+        best[used] = least_squares(parts[:, used] * pull[:, None], pull)
         far = parts @ best - 1
-        weights = counts / np.sqrt(np.maximum(np.abs(far), 0.03))
-    largest = np.abs(parts).max(0)
+        pull = np.sqrt(weights / np.maximum(np.abs(far), 0.03))
     noise = max(float(far @ far) / max(len(parts) - 5, 1), 1e-4)
-    scaled = parts / np.where(largest, largest, 1)
-    uncertain = np.sqrt(noise * np.diag(np.linalg.inv(scaled.T @ scaled + 1e-12 * np.eye(5))))
-    open_ones = [name for name, far in zip(_MISSING, uncertain, strict=True) if far > _LOOSE]
-    if open_ones:
-        raise NotDetermined("; ".join(f"{name} is open: {_MISSING[name]}" for name in open_ones))
-    names = [name.replace("_ms", "_s") for name in _MISSING]
-    if any(equation.base and equation.steps > 1 for equation in equations):
-        names[0] = "reading_base_s"  # others waited for it, too
-    return dict(zip(names, best.tolist(), strict=True))
+    largest = np.maximum(parts.max(0, initial=0), 1e-12)
+    scaled = parts / largest
+    uncertain = np.sqrt(noise * np.diag(np.linalg.inv(scaled.T @ scaled + 1e-12 * np.eye(6))))
+    return best, uncertain * shares.max(0, initial=1e-12) / largest > _LOOSE

@@ -90,7 +90,8 @@ def read_rows(path: Path) -> Iterator[tuple[str, _Row]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if text.lstrip()[:1] not in ("{", "["):
-            table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+            mark = max(",;\t", key=text.partition("\n")[0].count)
+            table = csv.DictReader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
             yield from ((f"{path}:{table.line_num}", row) for row in table)
             return
         lines = text.split("\n")

@@ -15,22 +15,26 @@ from agentlab.bench.published import converted, read_rows
 from agentlab.bench.report import PAGES
 from agentlab.endpoint import presets
 from agentlab.endpoint.physics.formulas import Physics
-from agentlab.errors import ConfigError
+from agentlab.errors import AgentLabError, ConfigError, EndpointError
 from agentlab.lab.connection import connection
+from agentlab.resilience import classify
 from agentlab.trace import Trace, trace
 
 # What is asked to find out: short and long prompts, alone and together, tell the constants apart.
 _SHAPES = ((30, 96), (400, 32), (2000, 64))  # about that many words, and at most that many tokens
 _TOGETHER = (1, 2, 4, 8)
 _REQUESTS = 1 + len(_SHAPES) * sum(max(3, 2 * clients) for clients in _TOGETHER)
+_ENDINGS = {"out": (".yaml", ".yml"), "picture": (".png", ".svg", ".pdf", ".jpg")}
 
 
 def run(options: argparse.Namespace) -> int:
     """Fit, print how well it predicts what it has not seen, and write what was asked for."""
     if (options.file is None) == (options.probe is None):
         raise ConfigError("give either a file to fit to, or --probe URL")
-    if options.out and Path(options.out).suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"--out {options.out!r} is no preset's file; end it in .yaml")
+    for name, endings in _ENDINGS.items():
+        path = Path(options.__dict__[name] or f"fit{endings[0]}")
+        if path.suffix not in endings or path.is_dir() or not path.parent.is_dir():
+            raise ConfigError(f"--{name} {path}: give a {endings[0]} file in a folder there is")
     measured = _probed(options) if options.probe else read(Path(options.file), options.model)
     physics, judged = _judged(measured)
     pairs = [pair for each in judged.values() for pair in each]
@@ -68,18 +72,20 @@ def _judged(measured: Table | Requests) -> tuple[Physics, dict[str, list[Pair]]]
 
 def read(path: Path, model: str | None = None) -> Table | Requests:
     """Read a trace or a table; a ConfigError names the line and the value that is wrong."""
-    if path.suffix != ".csv":
+    if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
         return Requests.of_trace(Trace.load(path))
-    rows = list(read_rows(path))
+    rows = [(at, {k and k.strip().lower(): v for k, v in r.items()}) for at, r in read_rows(path)]
     if not rows:
         raise ConfigError(f"{str(path)!r} has no rows; give a table, or a file of requests")
-    if "ttft_ms" not in rows[0][1]:
-        return Requests(converted(where, "a line", row, Request) for where, row in rows)
     models = sorted({row["model"] for _, row in rows if row.get("model")})
     if model not in models if model else len(models) > 1:
         raise ConfigError(f"choose one --model of {', '.join(models) or 'no column `model`'}")
-    its = (each for each in rows if not model or each[1].get("model") == model)
-    return Table(converted(where, "a line", row, Row) for where, row in its)
+    kind, many = (Row, Table) if "ttft_ms" in rows[0][1] else (Request, Requests)
+    return many(
+        converted(where, "a line", row, kind)
+        for where, row in rows
+        if str(row.get("status") or 200)[0] == "2" and (not model or row.get("model") == model)
+    )
 
 
 def _probed(options: argparse.Namespace) -> Requests:
@@ -92,36 +98,52 @@ def _probed(options: argparse.Namespace) -> Requests:
     chosen = {"model": options.model, "leave_out": options.leave_out}
     given = {name: value for name, value in chosen.items() if value}
     with lab.configure(upstream=options.probe, time_scale=1.0, **given):
-        return asyncio.run(_asked())
+        return asyncio.run(_asked(Path(options.out or "fit.yaml").with_suffix(".probe.jsonl")))
 
 
-async def _asked() -> Requests:
-    draw = random.Random(7)
-    async with httpx.AsyncClient(timeout=600, trust_env=False) as client:
+async def _asked(kept: Path) -> Requests:
+    """Ask for long answers to prompts that no other one begins like, and take them as they come.
+
+    What is refused or cut is left out, after the wait that it asks for. All others are kept.
+    """
+    there, draw, outcomes = connection(), random.Random(7), list[Exception | None]()
+    headers = {"authorization": f"Bearer {there.key}", "x-agent": "probe"}
+
+    async def ask(words: int, tokens: int, requests: int = 1) -> None:
+        for _ in range(requests):
+            prompt = " ".join(f"{draw.randrange(100, 1000)}" for _ in range(words))
+            message = {"role": "user", "content": f"{prompt}\nWrite a long story around these."}
+            body = {"model": there.model, "messages": [message], "max_completion_tokens": tokens}
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+            try:
+                answer = await client.post("/chat/completions", json=body)
+                if answer.status_code != 200:
+                    lab.read(answer)
+                outcomes.append(None)
+            except (AgentLabError, httpx.TransportError) as error:
+                outcomes.append(error)
+                told, lost = classify(error), len(outcomes) - outcomes.count(None)
+                most = _REQUESTS // 2 if None in outcomes else 1 + 2 * told.retry
+                if told.exhausted or lost >= most:
+                    raise EndpointError(f"{lost} requests failed, and the last: {error}") from None
+                print(f"left out: {error}")
+                await asyncio.sleep(told.wait_s or told.retry)
+
+    async with httpx.AsyncClient(
+        base_url=there.url, headers=headers, timeout=600, trust_env=False
+    ) as client:
         with trace() as first:
-            await _ask(client, draw, 5, 8)
+            while None not in outcomes:
+                await ask(5, 8)
         if not Requests.of_trace(first):
             raise ConfigError("the first answer has no words or no token counts: nothing to fit to")
-        with trace() as t:
-            for words, tokens in _SHAPES:
-                for clients in _TOGETHER:
-                    each = max(3, 2 * clients) // clients
-                    asked = (_ask(client, draw, words, tokens, each) for _ in range(clients))
-                    await asyncio.gather(*asked)
+        try:
+            with trace() as t:
+                for words, tokens in _SHAPES:
+                    for clients in _TOGETHER:
+                        each = max(3, 2 * clients) // clients
+                        await asyncio.gather(*(ask(words, tokens, each) for _ in range(clients)))
+        finally:
+            t.save(kept)
+            print(f"the answers are in {kept}; to fit to them: agentlab fit {kept}")
     return Requests.of_trace(t)
-
-
-async def _ask(
-    client: httpx.AsyncClient, draw: random.Random, words: int, tokens: int, requests: int = 1
-) -> None:
-    """Ask for long answers to prompts that no other one begins like, and take them as they come."""
-    there = connection()
-    headers = {"authorization": f"Bearer {there.key}", "x-agent": "probe"}
-    for _ in range(requests):
-        prompt = " ".join(f"{draw.randrange(100, 1000)}" for _ in range(words))
-        message = {"role": "user", "content": f"{prompt}\nWrite a long story around these."}
-        body = {"model": there.model, "messages": [message], "max_completion_tokens": tokens}
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
-        answer = await client.post(f"{there.url}/chat/completions", json=body, headers=headers)
-        if answer.status_code != 200:
-            lab.read(answer)

@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output, such as `head`, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # 128 and SIGPIPE, as shells have it
+    except KeyboardInterrupt:
+        return 130  # 128 and SIGINT, as shells have it
     except AgentLabError as error:
         print(f"agentlab: {error}", file=sys.stderr)
         return 2

@@ -135,7 +135,8 @@ class Batch:
     def next_event_s(self) -> float:
         """Return when the next thing happens if nothing comes or goes; infinity if never."""
         if self._unread and not self._reading:
-            return round(self.now_s + 1e-9, 9)  # so that all who come at this instant are read
+            # So that all who come at this instant are read; a late clock's next instant is later.
+            return max(round(self.now_s + 1e-9, 9), math.nextafter(self.now_s, math.inf))
         _, event_s = self._due or self._next_v()
         if self._beginning:
             event_s = min(event_s, self._beginning[0][0])
@@ -212,7 +213,8 @@ class Batch:
             return True
         needs: float = self._size(job)
         if job.blocks:
-            needs -= self._prefixes.match(job.blocks)[1] * BLOCK_TOKENS
+            shared = job.blocks[: (job.prompt_tokens - 1) // BLOCK_TOKENS]  # one token is read
+            needs -= self._prefixes.match(shared)[1] * BLOCK_TOKENS
         if self.physics.preempts:
             needs += self.active  # the next step of everybody
         return self._used_tokens() + needs <= self._kv_tokens
@@ -249,8 +251,7 @@ class Batch:
             job.cached_tokens = known * BLOCK_TOKENS
             self._hold(job, known)
         self._reserved_tokens += self._size(job)
-        if self.physics.prefix_caching:
-            self._prefixes.shrink(self._kv_tokens - self._used_tokens())
+        self._prefixes.shrink(self._kv_tokens - self._used_tokens())
         physics, self._due = self.physics, None
         takes_s = physics.prefill_base_s
         if physics.batched_tokens is None:
@@ -319,6 +320,7 @@ class Batch:
         return [job, *self._fill_slots()]
 
     def _leave(self, job: Job) -> None:
+        self._prefixes.shrink(self._kv_tokens - self._used_tokens())  # which is never more
         if math.isnan(job._v_first):
             self._reserved_tokens -= self._size(job)
             self._beginning = [entry for entry in self._beginning if entry[2] is not job]

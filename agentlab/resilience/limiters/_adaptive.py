@@ -201,7 +201,7 @@ class Adaptive:
         if trial.reached > self._base.limit:
             self._try(trial.reached, now_s)
         else:
-            self._climbed = None
+            self._climbed, self._hold = None, min(_RARELY, 2 * self._hold)
 
     def _cut(self, now_s: float) -> None:
         if now_s < self._cut_s + self._usual_s:  # one for all that were refused together
