@@ -189,9 +189,18 @@ def test_time_before_sending_is_not_the_endpoints(fresh_lab: None):
 # --- evidence
 
 
-def level(limit: int, *took_s: float, lengths: Lengths | None = None) -> Level:
-    """A level with answers, all equally long."""
-    return Level(limit, lengths or Lengths(), answers=[Sample(0.0, s, limit) for s in took_s])
+def level(limit: int, *took_s: float) -> Level:
+    """A level with answers of which nobody knows the length."""
+    return Level(limit, Lengths(), answers=[Sample(0.0, s, limit) for s in took_s])
+
+
+def learned(lengths: Lengths, limit: int, answers: list[Sample]) -> Level:
+    """The level of these answers, which also tell how much longer the longer ones take."""
+    level = Level(limit, lengths)
+    for answer in answers:
+        lengths.add(answer)
+        level.add(answer)
+    return level
 
 
 def of_lengths(*tokens: float, slots: int, limit: int) -> list[Sample]:
@@ -204,8 +213,7 @@ def test_what_is_due_to_an_answers_length_is_taken_out():
     """Answers of 1 s and .1 s a token, of 10 to 70 tokens: each would take 5 s if it had 40."""
     lengths = Lengths()
     some = [Sample(0.0, 1 + tokens / 10, 1, tokens=tokens) for tokens in (10, 70, 30, 50)]
-    for answer in some:
-        lengths.add(answer)
+    learned(lengths, 1, some)
     assert [lengths.even(answer) for answer in some] == pytest.approx([5.0] * 4)
 
 
@@ -214,8 +222,7 @@ def test_where_longer_ones_take_no_longer_answers_count_as_they_are(tokens: list
     """Equally long ones, long ones that are quicker, and those of which nobody knows."""
     lengths = Lengths()
     some = [Sample(0.0, s, 1, tokens=n) for s, n in zip([1.0, 2.0, 4.0], tokens, strict=True)]
-    for answer in some:
-        lengths.add(answer)
+    learned(lengths, 1, some)
     assert [lengths.even(answer) for answer in some] == [1.0, 2.0, 4.0]
 
 
@@ -226,12 +233,10 @@ def test_lengths_that_differ_hide_no_load(long: int):
     So it is from sixteen answers each, if all long ones come last, or are only with one limit.
     """
     lengths, none, some = Lengths(), [100.0] * 16, [100.0] * (16 - long) + [1000.0] * long
-    levels = {}
-    for limit, tokens in ((6, some), (12, none), (24, some)):
-        answers = of_lengths(*tokens, slots=12, limit=limit)
-        levels[limit] = Level(limit, lengths, answers=answers)
-        for answer in answers:
-            lengths.add(answer)
+    levels = {
+        limit: learned(lengths, limit, of_lengths(*tokens, slots=12, limit=limit))
+        for limit, tokens in ((6, some), (12, none), (24, some))
+    }
     assert worth(levels[6], levels[12]) == pytest.approx(1.0, abs=0.35)
     assert worth(levels[6], levels[24]) < 0.6
 
@@ -419,7 +424,7 @@ def test_trials_that_nobody_asks_for_become_rare(in_flight: int):
     """A loop that sends so many at a time, for 2,000 answers: few changes of the limit."""
     limit = Adaptive(in_flight)
     for n in range(2000):
-        limit.update(Sample(number=n, ended_s=n + 1.0, took_s=1.0, in_flight=in_flight))
+        limit.update(Sample(ended_s=n + 1.0, took_s=1.0, in_flight=in_flight))
     assert len(limit.history) < 2000 / 10
 
 

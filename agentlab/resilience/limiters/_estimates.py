@@ -63,6 +63,17 @@ def summary(took_s: Iterable[float]) -> Summary:
     return Summary(typical, mean, (squares / mean**2 + _GUESSED_VARIANCE) / count, p95)
 
 
+class Mean:
+    """The mean of the latest values, the newest of which count most."""
+
+    def __init__(self) -> None:
+        self.value, self.count = 0.0, 0
+
+    def add(self, value: float) -> None:
+        self.count = min(self.count + 1, _REMEMBERED)
+        self.value += (value - self.value) / self.count
+
+
 class Lengths:
     """How much longer answers take, the longer they are: a line through the latest, by squares.
 
@@ -71,27 +82,27 @@ class Lengths:
     """
 
     def __init__(self) -> None:
-        self._count = self._tokens = self._took_s = 0.0  # means, of the latest
-        self._both = self._squares = 0.0  # the covariance, and the variance of tokens
+        self._tokens, self._took_s = Mean(), Mean()  # of all answers
+        self._both, self._squares = Mean(), Mean()  # at one limit: covariance, and variance
 
     def add(self, answer: Sample) -> None:
-        if answer.tokens is None:
-            return
-        self._count = min(self._count + 1, _REMEMBERED)
-        share = 1 / self._count
-        longer, later_s = answer.tokens - self._tokens, answer.took_s - self._took_s
-        self._tokens += share * longer
-        self._took_s += share * later_s
-        self._both += share * ((1 - share) * longer * later_s - self._both)
-        self._squares += share * ((1 - share) * longer**2 - self._squares)
+        """Take in an answer, at whatever limit."""
+        if answer.tokens is not None:
+            self._tokens.add(answer.tokens)
+            self._took_s.add(answer.took_s)
+
+    def compare(self, longer: float, later_s: float) -> None:
+        """Take in by how much an answer is longer, and later, than others at its limit."""
+        self._both.add(longer * later_s)
+        self._squares.add(longer**2)
 
     def even(self, answer: Sample) -> float:
         """Return what an answer would have taken if it were as long as the average one."""
-        if answer.tokens is None or self._squares <= 0:
+        if answer.tokens is None or self._squares.value <= 0:
             return answer.took_s
-        most = self._took_s / self._tokens  # as if nothing but its length took time
-        slope = min(max(self._both / self._squares, 0.0), most)
-        return max(answer.took_s - slope * (answer.tokens - self._tokens), 0.0)
+        most = self._took_s.value / self._tokens.value  # as if nothing but its length took time
+        slope = min(max(self._both.value / self._squares.value, 0.0), most)
+        return max(answer.took_s - slope * (answer.tokens - self._tokens.value), 0.0)
 
 
 class Level:
@@ -107,6 +118,7 @@ class Level:
         self.limit, self._lengths = limit, lengths
         self.log_limit = math.log(limit) if log_limit is None else log_limit  # joined: the mean
         self._answers = deque(answers, maxlen=max(_MEMORY * limit, _REMEMBERED))
+        self._tokens, self._mean_s = Mean(), Mean()  # of those whose length is known
         self.first = self  # those with which it was first full: they do not drift
 
     @property
@@ -123,6 +135,12 @@ class Level:
         if self.first is self and self.count == self._answers.maxlen:
             self.first = Level(self.limit, self._lengths, answers=self._answers)
         self._answers.append(answer)
+        if answer.tokens is not None:
+            if self._tokens.count:
+                off = answer.tokens - self._tokens.value, answer.took_s - self._mean_s.value
+                self._lengths.compare(*off)
+            self._tokens.add(answer.tokens)
+            self._mean_s.add(answer.took_s)
 
     def fade(self) -> None:
         """Forget three quarters of what is known, because it was a while ago."""
