@@ -75,11 +75,11 @@ def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Aske
         prompt = prompt.replace("{{", "{").replace("}}", "}")
     framed = unframe(prompt)
     said = f"{framed.task}\n\n{framed.expected}".rstrip()
-    task, *told = map(_wanted, [said, *told])
+    task, told = _wanted(said), tuple(map(_wanted, told))
     start = _form_start(task) if "\n" in task else 0  # nothing follows a line
     before, shown = task[:start], task[start:]
     of_fields = framed.expected if framed.expected.startswith(_OF_FIELDS) else ""
-    form = form_of(of_fields or task, of_fields or shown, tuple(told), as_json=as_json)
+    form = form_of(of_fields or task, of_fields or shown, told, as_json=as_json)
     asked = _prose(task, shown)
     if told and not (asked.headings or asked.items or asked.length):
         asked = _prose("\n".join(told), "")._replace(korean=asked.korean)
