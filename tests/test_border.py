@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
+import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, nullcontext
@@ -37,12 +38,15 @@ from pydantic import BaseModel
 
 from agentlab import engines, lab
 from agentlab.bench import plots
-from agentlab.commands import doctor
 from agentlab.commands import main as cli
 from agentlab.errors import ModelError, StepError
 from agentlab.resilience import Guard, Retry
 from agentlab.trace import Trace, trace
 from agentlab.workflow import Step, Workflow
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+
+import doctor
 
 QUESTION = "Name three rivers."
 PATIENCE_S = 60.0

@@ -542,9 +542,13 @@ def test_a_probe_that_is_stopped_keeps_what_was_answered(quick, tmp_path: Path, 
         return classify(error)
 
     monkeypatch.setattr(command, "classify", stop)
-    with Upstream() as upstream:
-        upstream.use("server_error", times=1, after=4)
-        assert main(probing(upstream, tmp_path)) == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell may ignore
+    try:
+        with Upstream() as upstream:
+            upstream.use("server_error", times=1, after=4)
+            assert main(probing(upstream, tmp_path)) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(Requests.of_trace(Trace.load(tmp_path / "o.probe.jsonl"))) >= 3
 
 
