@@ -246,9 +246,18 @@ class Counted:
     completion_tokens: int
 
 
+class Odd:
+    """An answer that cannot be asked."""
+
+    @property
+    def usage(self) -> Any:
+        raise RuntimeError("not yet")
+
+
 @pytest.mark.parametrize(
     ("answer", "tokens"),
     [
+        (Odd(), None),
         ("Rivers carry water, and more than that.", 9.0),
         (Reply("Rivers", prompt_tokens=9, completion_tokens=70), 70.0),
         (SimpleNamespace(usage_metadata={"input_tokens": 9, "output_tokens": 71}), 71.0),

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -44,14 +44,13 @@ class Held:
 
     def answered(self, answer: Any) -> None:
         """Note how many tokens the answer has, as its usage or else its text says."""
-        usage = getattr(answer, "usage_metadata", None) or getattr(answer, "usage", answer)
-        read = usage.get if isinstance(usage, Mapping) else partial(getattr, usage)
-        known = [read(name, None) for name in ("completion_tokens", "output_tokens")]
-        tokens = next(filter(None, known), None)
-        if isinstance(answer, str):
-            tokens = count_tokens(answer)
-        if isinstance(tokens, int | float) and 1 <= tokens < _MOST_TOKENS:
-            self.tokens = float(tokens)
+        known: list[Any] = [count_tokens(answer)] if isinstance(answer, str) else []
+        with suppress(Exception):  # an answer of any kind is there, and must not be lost for this
+            usage = getattr(answer, "usage_metadata", None) or getattr(answer, "usage", answer)
+            read = usage.get if isinstance(usage, Mapping) else partial(getattr, usage)
+            known += [read(name, None) for name in ("completion_tokens", "output_tokens")]
+        numbers = (n for n in known if isinstance(n, int | float) and 1 <= n < _MOST_TOKENS)
+        self.tokens = next(map(float, numbers), None)
 
 
 class Limiter(Protocol):
