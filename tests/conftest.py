@@ -30,6 +30,9 @@ CREWAI = "border engine_crewai client_crewai sub_agents_raw tools_raw".split()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if " at 0x" in item.nodeid:  # `ids=str` of an object: no two of xdist's workers agree on it
+            raise pytest.UsageError(f"name its case, the address changes: {item.nodeid}")
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem.removeprefix("test_"), len(order)))
 

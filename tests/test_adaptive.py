@@ -269,7 +269,6 @@ class Odd:
         ({"completion_tokens": 1e300}, None),
         (None, None),
     ],
-    ids=str,
 )
 def test_how_long_an_answer_is(answer: Any, tokens: float | None):
     """Its usage says so, as each client has it, or its text; what cannot be is not believed."""
