@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -15,6 +17,7 @@ RUN_TIMEOUT_S = 1200.0
 STUCK_S = 300.0  # a cell that takes longer hangs; on a busy machine one takes a minute
 POLLING_MS = 250.0  # by default at each frame, which keeps the browser busy
 SCREENSHOT_PIECE_PX = 3000
+LOW_PX = 120
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -84,7 +87,8 @@ class Notebook:
         self.choose("Edit", "Clear Outputs of All Cells")
         self._wait("agentlab.cleared()", OPEN_TIMEOUT_S)
         self.choose("Run", "Run All Cells")
-        self._wait(f"agentlab.settled() || agentlab.stuck({STUCK_S * 1000})", RUN_TIMEOUT_S)
+        with self._low():
+            self._wait(f"agentlab.settled() || agentlab.stuck({STUCK_S * 1000})", RUN_TIMEOUT_S)
         if not self.page.evaluate("agentlab.settled()"):
             prompts = " ".join(cell.prompt for cell in self.cells if cell.prompt)
             raise AssertionError(f"{self.name} hangs: {prompts}")
@@ -141,6 +145,17 @@ class Notebook:
         whole.save(path)
         self.page.set_viewport_size(before)
         return path
+
+    @contextmanager
+    def _low(self) -> Iterator[None]:
+        """Make the window so low that the browser has little to paint while nobody looks."""
+        size = self.page.viewport_size
+        assert size is not None
+        self.page.set_viewport_size({"width": size["width"], "height": LOW_PX})
+        try:
+            yield
+        finally:
+            self.page.set_viewport_size(size)
 
     def _wait(self, condition: str, timeout_s: float) -> None:
         try:
