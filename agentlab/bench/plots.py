@@ -233,7 +233,9 @@ def _learning(axis: Axes, scenario: Scenario, title: str) -> str:
     drawn = zip(scenario.policies.items(), _COLOURS, _MARKERS, strict=False)
     for (name, curve), colour, marker in drawn:
         runs = [BLOCK * block for block in range(1, len(curve.curve) + 1)]
-        axis.plot(runs, curve.curve, color=colour, marker=marker, label=name)
+        spread = f"{curve.least_share:.2f} to {curve.most_share:.2f}"
+        label = f"{name}: {curve.share:.2f} ({spread})"
+        axis.plot(runs, curve.curve, color=colour, marker=marker, label=label)
     if scenario.shift_at is not None:
         axis.axvline(scenario.shift_at, color="black", linestyle="--", label="skills shift")
     axis.axhline(1, color="black", linewidth=1)
