@@ -41,15 +41,18 @@ async def amap(
     """
     checked("max_concurrency", max_concurrency, least=1, whole=True)
     checked("max_memory_mb", max_memory_mb, above=True, optional=True)
-    running: dict[asyncio.Task[B], A] = {}
+    running: list[asyncio.Task[Outcome[A, B]]] = []  # in order of beginning
     process = psutil.Process()
 
     def room() -> bool:
         full = max_memory_mb and process.memory_info().rss >= max_memory_mb * 1e6
         return len(running) < (1 if full else max_concurrency)
 
-    async def call(item: A) -> B:
-        return await raise_if_cancelled_elsewhere(function(item))
+    async def call(item: A) -> Outcome[A, B]:
+        try:
+            return Outcome(item, await raise_if_cancelled_elsewhere(function(item)), None)
+        except Exception as error:
+            return Outcome(item, None, error)
 
     waiting = iter(items)
     ended: Exception | None = None  # why there are no more items
@@ -57,18 +60,14 @@ async def amap(
         while running or ended is None:
             while ended is None and room():
                 try:
-                    item = next(waiting)
-                    running[asyncio.create_task(call(item))] = item
+                    running.append(asyncio.create_task(call(next(waiting))))
                 except Exception as end:
                     ended = end
             if running:
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in [task for task in running if task in done]:  # in order of beginning
-                    item, error = running.pop(task), task.exception()
-                    if isinstance(error, Exception):
-                        yield Outcome(item, None, error)
-                    else:
-                        yield Outcome(item, task.result(), None)
+                for task in [task for task in running if task in done]:
+                    running.remove(task)
+                    yield task.result()
         if ended and not isinstance(ended, StopIteration):
             raise ended
     finally:
