@@ -89,20 +89,16 @@ def read(answer: httpx.Response, *, max_tokens: int | None = None) -> Reply:
         choice.finish_reason,
         message.tool_calls or (),
     )
-    if flaw := _flaw(reply, refused=bool(message.refusal), max_tokens=max_tokens):
+    ended = _ENDS.get((reply.finish_reason or "").lower())  # None for a good end
+    if flaw := _flaw(reply, ended, refused=bool(message.refusal), max_tokens=max_tokens):
         kind, says = _WORDS["flaws"][flaw]
         limit = max_tokens or reply.completion_tokens
         why = says.format(reply, start=reply.text[:SHOWN], end=repr(reply.text[-40:]), limit=limit)
         request_id = answer.headers.get("x-request-id")
         whole = f"the answer is not whole: {why}"
         raise getattr(errors, kind)(whole, request_id=request_id, **reply._asdict())
-    cut = _ended(reply) == "cut"  # one word for it, in any server's spelling
-    return reply._replace(finish_reason="length") if cut else reply
-
-
-def _ended(reply: Reply) -> str | None:
-    """Return how it ended that is not whole: cut, filtered or interrupted; else None."""
-    return _ENDS.get((reply.finish_reason or "").lower())
+    # One word for a cut, in any server's spelling.
+    return reply._replace(finish_reason="length") if ended == "cut" else reply
 
 
 def _text(part: Any) -> str:
@@ -118,9 +114,9 @@ def _count(usage: Any, what: str) -> int:
     return tokens if isinstance(tokens, int) and tokens > 0 and tokens is not True else 0
 
 
-def _flaw(reply: Reply, *, refused: bool, max_tokens: int | None) -> str | None:
+def _flaw(reply: Reply, ended: str | None, *, refused: bool, max_tokens: int | None) -> str | None:
     """Return what keeps an answer from being whole, by its name in the data, or None."""
-    ended, acts = _ended(reply), bool(reply.tool_calls)
+    acts = bool(reply.tool_calls)
     if refused:
         return "refused"
     if ended in ("filtered", "interrupted"):
