@@ -136,12 +136,12 @@ def test_tokens_come_one_by_one():
     counts = []
     for now_s in (0.9, 1.0, 1.1, 1.15, 1.2, 1.3, 9.0):
         batch.advance(now_s)
-        counts.append(batch.tokens_by(job, now_s))
+        counts.append(batch.tokens_of(job))
     assert counts == [0, 1, 2, 2, 3, 4, 4]
 
 
 def test_a_token_is_announced_for_the_time_at_which_it_is_there():
-    """`token_s` and `tokens_by` agree, for every token of an answer."""
+    """`token_s` and `tokens_of` agree, for every token of an answer."""
     batch = Batch(Physics(itl_base_s=0.013, itl_per_active_s=0.001))
     job = Job(0, 50)
     batch.submit(job, 0.0)
@@ -149,7 +149,7 @@ def test_a_token_is_announced_for_the_time_at_which_it_is_there():
     for token in range(2, 51):
         due_s = batch.token_s(job, token)
         batch.advance(due_s)
-        assert batch.tokens_by(job, due_s) == token
+        assert batch.tokens_of(job) == token
 
 
 loads = st.lists(

@@ -137,7 +137,7 @@ def test_words_that_were_there_stay_while_a_request_is_put_back():
     seen = []
     for tick in range(80):
         batch.advance(tick / 10)
-        seen.append(batch.tokens_by(jobs[1], tick / 10))
+        seen.append(batch.tokens_of(jobs[1]))
     assert seen == sorted(seen) and seen[-1] == 31
     batch = Batch(physics)
     for job in (again := [Job(40, 31), Job(40, 31)]):
@@ -263,7 +263,7 @@ def test_whatever_comes_everybody_is_served_in_order_and_nothing_is_left(
             batch.advance(event_s)
         assert batch.now_s >= last_s
         last_s = batch.now_s
-        now = [batch.tokens_by(job, last_s) for job in jobs]
+        now = [batch.tokens_of(job) for job in jobs]
         assert all(a <= b for a, b in zip(tokens, now, strict=True))
         tokens = now
     assert all(job.end_s is not None for job in jobs)

@@ -144,13 +144,13 @@ class Batch:
             event_s = min(event_s, self._changes[0].from_s)
         return event_s
 
-    def tokens_by(self, job: Job, now_s: float) -> int:
-        """Return how many tokens of `job` exist at `now_s`, which `advance` has reached."""
+    def tokens_of(self, job: Job) -> int:
+        """Return how many tokens of `job` exist by now."""
         if job.end_s is not None:
             return job.output_tokens
-        if job.first_token_s is None or now_s < job.first_token_s:
+        if job.first_token_s is None or self.now_s < job.first_token_s:
             return 0
-        steps = self._steps_of(job, now_s) / job.decode_jitter
+        steps = self._steps_of(job) / job.decode_jitter
         return min(job.output_tokens, 1 + math.floor(steps + 1e-6))  # one due now counts
 
     def token_s(self, job: Job, token: int) -> float:
@@ -227,7 +227,7 @@ class Batch:
     def _used_tokens(self) -> float:
         used = self._reserved_tokens - self._prefixes.saved_tokens
         if self.physics.preempts:
-            used += self._context_tokens + (self._v_at(self.now_s) - self._v) * self._paced
+            used += self._context_tokens + (self._v_now() - self._v) * self._paced
         return used
 
     def _fill_slots(self) -> list[Job]:
@@ -275,7 +275,7 @@ class Batch:
             tokens += size
         steps = max(1.0, tokens / most)
         self._read_s = physics.reading_base_s + physics.prefill_per_token_s * tokens / steps
-        self._v_read = self._v_at(self.now_s) + steps
+        self._v_read = self._v_now() + steps
         self._retime()
 
     def _have_read(self) -> list[Job]:
@@ -296,7 +296,7 @@ class Batch:
             self._context_tokens += size
             self._reserved_tokens -= size if self.physics.preempts else 0
             self._pace += 1 / job.decode_jitter
-        job._v_first = self._v_at(self.now_s)
+        job._v_first = self._v_now()
         v_end = job._v_first + (job.output_tokens - 1) * job.decode_jitter - job._steps
         heapq.heappush(self._decoding, (v_end, next(self._tie), job))
         self._due = None
@@ -331,7 +331,7 @@ class Batch:
             if not self._reading:
                 self._v_read, self._read_s = math.inf, 0.0
         else:
-            job._steps, job._v_first = self._steps_of(job, self.now_s), math.nan
+            job._steps, job._v_first = self._steps_of(job), math.nan
             if self._decoding[0][2] is job:
                 heapq.heappop(self._decoding)
             else:
@@ -364,7 +364,7 @@ class Batch:
             together = len(self._decoding) + len(self._reading)
         step_s = physics.itl_base_s + physics.itl_per_active_s * together + self._read_s
         if self._tracks:
-            v = self._v_at(self.now_s)
+            v = self._v_now()
             self._context_tokens += (v - self._v) * self._paced
             step_s += physics.itl_per_context_token_s * self._context_tokens
             self._growth_s, self._paced = physics.itl_per_context_token_s * self._pace, self._pace
@@ -376,11 +376,11 @@ class Batch:
         elif step_s == self._step_s:  # the old anchor is still good, and exact
             return
         else:
-            v = self._v_at(self.now_s)
+            v = self._v_now()
         self._v, self._v_at_s, self._step_s = v, self.now_s, step_s
 
-    def _v_at(self, now_s: float) -> float:
-        since_s = now_s - self._v_at_s
+    def _v_now(self) -> float:
+        since_s = self.now_s - self._v_at_s
         if self._growth_s:
             root = math.sqrt(self._step_s**2 + 2 * self._growth_s * since_s)
             return self._v + 2 * since_s / (self._step_s + root)
@@ -393,9 +393,9 @@ class Batch:
         steps = v - self._v
         return round(self._v_at_s + steps * (self._step_s + self._growth_s * steps / 2), 9)
 
-    def _steps_of(self, job: Job, now_s: float) -> float:
+    def _steps_of(self, job: Job) -> float:
         decoding = not math.isnan(job._v_first)
-        return job._steps + (self._v_at(now_s) - job._v_first if decoding else 0.0)
+        return job._steps + (self._v_now() - job._v_first if decoding else 0.0)
 
     def _next_v(self) -> tuple[float, float]:
         """Return where the decode clock stands at its next event, and when that is."""

@@ -41,7 +41,7 @@ class LiveBatch:
     def made(self, job: Job) -> int:
         """Return how many tokens of `job`'s answer exist by now."""
         self._wake(self.batch.advance(self.now_s()))
-        return self.batch.tokens_by(job, self.batch.now_s)
+        return self.batch.tokens_of(job)
 
     async def started(self, job: Job) -> None:
         """Wait until `job` holds a slot, or is cancelled."""
