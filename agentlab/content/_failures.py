@@ -1,9 +1,13 @@
 """What a failure means for a batch: whether it may pass, whose fault it is, and how it is said."""
 
+from typing import Literal
+
 from agentlab import errors
 from agentlab.content._topics import clean, one_line
 from agentlab.errors import AgentLabError, ConfigError, IncompleteAnswer, RetriesExhausted
 from agentlab.resilience import classify
+
+Meaning = Literal["passes", "final", "everybody's", "its own"]
 
 
 class Unfinished(AgentLabError):
@@ -15,32 +19,27 @@ def last(error: BaseException) -> BaseException:
     return (error.__cause__ or error) if isinstance(error, RetriesExhausted) else error
 
 
-def passes(error: BaseException) -> bool:
-    """Return True for what may be gone later, and for a wait that was not begun."""
-    met = last(error)
-    return isinstance(met, RetriesExhausted) or classify(met).retry
+def meaning(error: BaseException) -> Meaning:
+    """Return what a failure means for the topic that met it.
 
-
-def is_everybodys(error: BaseException) -> bool:
-    """Return True for what every topic would meet: a wrong key, no credit, a refused parameter."""
+    It "passes" if it may be gone later; it is "final" if asking again would bring the same, as for
+    what was cut off or refused; "everybody's" if every topic would meet it: a wrong key, no credit,
+    a refused parameter. Else it is "its own".
+    """
     met = last(error)
-    if isinstance(met, errors.ClusterLost | ConfigError):
-        return True
     said = classify(met)
-    if said.exhausted or said.retry:
-        return said.exhausted
+    if said.exhausted or isinstance(met, errors.ClusterLost | ConfigError):
+        return "everybody's"
+    if said.retry or isinstance(met, RetriesExhausted):  # of a wait that was not begun
+        return "passes"
+    if isinstance(met, Unfinished | errors.TurnsExhausted | IncompleteAnswer):
+        return "final"
     status, param = getattr(met, "status", None), getattr(met, "param", None) or ""
     if status in (400, 422):
-        of_the_prompt = getattr(met, "code", None) == "context_length_exceeded"
-        return bool(param) and not (of_the_prompt or param.startswith(("messages", "prompt")))
-    return status in (401, 402, 403, 404, 410)
-
-
-def is_final(error: BaseException) -> bool:
-    """Return True where asking again would bring the same, as for what was cut off or refused."""
-    met = last(error)
-    stuck = isinstance(met, Unfinished | errors.TurnsExhausted)
-    return stuck or (isinstance(met, IncompleteAnswer) and not classify(met).retry)
+        too_long = getattr(met, "code", None) == "context_length_exceeded"
+        of_the_prompt = not param or too_long or param.startswith(("messages", "prompt"))
+        return "its own" if of_the_prompt else "everybody's"
+    return "everybody's" if status in (401, 402, 403, 404, 410) else "its own"
 
 
 def in_words(error: BaseException, step: str, content_type: str) -> str:

@@ -182,29 +182,29 @@ class ContentSystem(ExitStack[bool | None]):
 
     async def is_everybodys(self, error: BaseException, said: str) -> bool:
         """Find out whether a failure, in words `said`, is no topic's; stop where that is no use."""
-        longest_s = self.settings.longest_wait_seconds
+        longest_s, meaning = self.settings.longest_wait_seconds, failures.meaning(error)
         wasted = isinstance(failures.last(error), errors.ReasoningExhausted) and not self._answered
-        if failures.is_everybodys(error) or wasted:
+        if meaning == "everybody's" or wasted:
             self.stop(f"no topic can succeed: {said}")
             return True
         if (asked_s := self._rate_limit.paused_s) > longest_s:
             asks = f"the endpoint asks to wait {asked_s:,.0f} model seconds"
             self.stop(f"{asks}, and longest_wait_seconds is {longest_s:g}")
             return True
-        passing, outages = failures.passes(error), self._outages
-        if not passing and (self._answered or failures.is_final(error)):
+        passing, outages = meaning == "passes", self._outages
+        if not passing and (self._answered or meaning == "final"):
             return False
         async with self._probing:
             if self._outages != outages or self.stopped is not None:
                 return True  # somebody else has asked, and waited
             limited = classify(failures.last(error)).limited  # which is never a topic's fault
             met = error if limited else await self._probe()
-            if met is None or failures.passes(met) != passing:
+            if met is None or (failures.meaning(met) == "passes") != passing:
                 return False
             why = "nothing is answered" if passing else "no topic can succeed"
             gone = getattr(failures.last(met), "code", None) == "upstream_unreachable"
             says_later = getattr(failures.last(met), "status", 0) >= 400 and not gone
-            if failures.passes(met) and (self._answered or says_later):
+            if passing and (self._answered or says_later):
                 self._outages += 1
                 why += f" within {longest_s:g} model seconds"
                 met = await self._outlast(met)
@@ -219,7 +219,7 @@ class ContentSystem(ExitStack[bool | None]):
             log.warning("nothing is answered; trying again for %g s: %s", longest_s, met)
         with suppress(Stopped, TimeoutError):
             async with lab.timeout(longest_s):
-                while met is not None and failures.passes(met):
+                while met is not None and failures.meaning(met) == "passes":
                     with self._guard.stoppable():
                         await lab.sleep(wait_s)
                     met, wait_s = await self._probe(), min(2 * wait_s, 30.0)
@@ -231,7 +231,7 @@ class ContentSystem(ExitStack[bool | None]):
         try:
             await self.send(ask, "probe")
         except Exception as error:
-            if not failures.is_final(error):
+            if failures.meaning(error) != "final":
                 return error
             self._answered += 1
         return None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import msgspec
 
 from agentlab import engines, errors, lab
-from agentlab.content._failures import Unfinished, in_words, is_final
+from agentlab.content._failures import Unfinished, in_words, meaning
 from agentlab.content._journal import Bill
 from agentlab.content._publish import Article, Published, publish
 from agentlab.content._topics import Job, clean
@@ -190,7 +190,7 @@ class Work:
             self.system.nobody_answers = said
             return self._content("failed", error=said)
         count += 1
-        final = is_final(error) or count >= self.system.settings.quarantine_after
+        final = meaning(error) == "final" or count >= self.system.settings.quarantine_after
         try:
             status = "quarantined" if final else "open"
             self.system.journal.note(self.job.key, status, failures=count, error=said)
