@@ -73,9 +73,7 @@ async def _said(asked: Awaitable[str]) -> str:
     return said(await raise_if_cancelled_elsewhere(asked))
 
 
-Pattern = Callable[[Ask, Task], Awaitable[str]]
-
-PATTERNS: dict[str, Pattern] = {
+PATTERNS: dict[str, Callable[[Ask, Task], Awaitable[str]]] = {
     "single": lambda ask, task: single(ask, task.whole.prompt),
     "vote of 3": lambda ask, task: vote(ask, task.whole.prompt, voters=3),
     "vote of 5": lambda ask, task: vote(ask, task.whole.prompt, voters=5),
