@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache, partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import inspect
@@ -177,14 +177,6 @@ _LONGEST_BYTES = 8 * 1024 * 1024  # of one event; what is longer is not an event
 _MOST_TOKENS = 2**53
 
 
-class Counts(NamedTuple):
-    """How many tokens an answer says that it took; 0 if it does not say, or says nonsense."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-
-
 class Events:
     """Reads along in a stream.
 
@@ -194,7 +186,7 @@ class Events:
 
     def __init__(self) -> None:
         self.begun = self.ended = False
-        self.counts = Counts()
+        self.counts = [0, 0, 0]
         self.times = b""
         self._rest = ""
 
@@ -212,15 +204,18 @@ class Events:
         self._rest = self._rest[-_LONGEST_BYTES:]
 
 
-def counts_in(body: bytes) -> Counts:
-    """Return the token counts of an answer, or of an event's data."""
+def counts_in(body: bytes) -> list[int]:
+    """Return what an answer, or an event, says of its tokens: the prompt's, its own, the cached.
+
+    One is 0 if it does not say, or says nonsense.
+    """
     answer = read_object(body)
     usage = _part(answer, "usage") or _part(answer.get("response"), "usage")
     sent = _part(usage, "prompt_tokens") or _part(usage, "input_tokens")
     made = _part(usage, "completion_tokens") or _part(usage, "output_tokens")
     read = _part(usage, "prompt_tokens_details") or _part(usage, "input_tokens_details")
     told = sent, made, _part(read, "cached_tokens")
-    return Counts(*(n if type(n) is int and 0 <= n <= _MOST_TOKENS else 0 for n in told))
+    return [n if type(n) is int and 0 <= n <= _MOST_TOKENS else 0 for n in told]
 
 
 def _part(value: Any, name: str) -> Any:

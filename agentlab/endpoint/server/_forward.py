@@ -19,7 +19,7 @@ from agentlab._support import DATA
 from agentlab._support.patterns import Patterns
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import BrokenOff, Receive, Scope, Send
-from agentlab.endpoint.contract.openai_json import Counts, Events, RequestError, counts_in, refusal
+from agentlab.endpoint.contract.openai_json import Events, RequestError, counts_in, refusal
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.contract.refused import Asking
 from agentlab.endpoint.middleware.server_timing import TIMES, Clock, take_over
@@ -127,7 +127,7 @@ class Forward:
         await asgi.finish(send, self._hide(kept))
 
     def _note(
-        self, span: Span, response: ClientResponse, counts: Counts, told: bytes = b""
+        self, span: Span, response: ClientResponse, counts: list[int], told: bytes = b""
     ) -> None:
         """Note the end, before the client can have it, and what another lab says of it."""
         if span.end_s is None:
