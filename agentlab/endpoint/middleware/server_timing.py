@@ -5,8 +5,9 @@ before they are known, in a comment before the last events.
 """
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -14,6 +15,8 @@ from agentlab.endpoint.contract.asgi import Message, Send
 from agentlab.endpoint.contract.record import Span
 from agentlab.errors import EndpointError
 from agentlab.settings import OPENAI_URL
+
+T = TypeVar("T")
 
 CLOCK = "/lab/clock"  # where an endpoint says its time scale, and whether its answers cost money
 TIMES = b"x-lab-times"
@@ -39,21 +42,30 @@ def clock_of(upstream: str) -> Clock | None:
         return None
     import httpx  # not at the start of an endpoint, which seldom needs it
 
-    url, answers = base.removesuffix("/v1") + CLOCK, list[bytes]()
-
-    def get() -> None:
-        with suppress(Exception):  # whatever it is, there is no answer
-            answers.append(httpx.get(url, timeout=PATIENCE_S).content)
-
-    # httpx bounds each step, but neither the search for a name nor an answer that drips.
-    asking = threading.Thread(target=get, name="clock", daemon=True)
-    asking.start()
-    asking.join(PATIENCE_S)
-    if not answers:
+    url = base.removesuffix("/v1") + CLOCK
+    told = within(PATIENCE_S, lambda: httpx.get(url, timeout=PATIENCE_S).content)
+    if told is None:
         raise EndpointError(f"{upstream} does not answer within {PATIENCE_S:g} s")
     with suppress(*_NOT_UNDERSTOOD):
-        return msgspec.json.decode(answers[0], type=Clock)
+        return msgspec.json.decode(told, type=Clock)
     return None
+
+
+def within(most_s: float, ask: Callable[[], T]) -> T | None:
+    """Return the answer, or None if there is an error or nothing in time.
+
+    httpx bounds each step, but neither the search for a name nor an answer that drips.
+    """
+    answers: list[T] = []
+
+    def work() -> None:
+        with suppress(Exception):
+            answers.append(ask())
+
+    asking = threading.Thread(target=work, name="asking", daemon=True)
+    asking.start()
+    asking.join(most_s)
+    return answers[0] if answers else None
 
 
 def telling(send: Send, span: Span) -> Send:

@@ -7,13 +7,11 @@ copied cell, and not every program that runs notebooks hands on the ids of cells
 import json
 import logging
 import os
-from contextlib import suppress
 from pathlib import Path
-from threading import Thread
 
 import httpx
 
-from agentlab.endpoint.middleware.server_timing import PATIENCE_S, clock_of
+from agentlab.endpoint.middleware.server_timing import PATIENCE_S, clock_of, within
 from agentlab.settings import from_environment, key_from, said
 
 TRIED, SOLVED = "/classroom/tried/", "/classroom/solved/"
@@ -27,26 +25,20 @@ def tell_class(check: str, *, solved: bool) -> None:
     """
     if os.environ.get("AGENTLAB_TELL_CLASS", "0") in ("", "0"):
         return
-    heard: list[bool] = []
-    telling = Thread(target=lambda: heard.append(_heard(check, solved)), daemon=True)
-    telling.start()
-    telling.join(_TELLING_S)
-    if heard != [True]:
+    if not within(_TELLING_S, lambda: _heard(check, solved)):
         logging.getLogger("agentlab").warning(said("The class's page did not hear of this."))
 
 
 def _heard(check: str, solved: bool) -> bool:
-    """Tell what says of itself that it is a class, and so no real model; False if that fails."""
-    with suppress(Exception):
-        upstream, exercise = from_environment().upstream, _exercise(check)
-        clock = clock_of(upstream) if upstream and exercise else None
-        if upstream is None or clock is None or not clock.classroom:
-            return True
-        url = f"{upstream.removesuffix('/v1')}{SOLVED if solved else TRIED}{exercise}"
-        name = {b"authorization": f"Bearer {key_from(learner=True) or ''}".encode()}
-        # Past any proxy: it stays in the room.
-        return httpx.post(url, headers=name, timeout=PATIENCE_S, trust_env=False).is_success
-    return False
+    """Tell what says of itself that it is a class, and so no real model; False if it refuses."""
+    upstream, exercise = from_environment().upstream, _exercise(check)
+    clock = clock_of(upstream) if upstream and exercise else None
+    if upstream is None or clock is None or not clock.classroom:
+        return True
+    url = f"{upstream.removesuffix('/v1')}{SOLVED if solved else TRIED}{exercise}"
+    name = {b"authorization": f"Bearer {key_from(learner=True) or ''}".encode()}
+    # Past any proxy: it stays in the room.
+    return httpx.post(url, headers=name, timeout=PATIENCE_S, trust_env=False).is_success
 
 
 def _exercise(check: str) -> str | None:
