@@ -146,9 +146,8 @@ async def respond(
 ) -> None:
     """Send a whole answer: `body` as it is where it is bytes, else as JSON."""
     data = body if isinstance(body, bytes) else msgspec.json.encode(body)
-    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(data)), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": data})
+    await start(send, status, kind, [(b"content-length", b"%d" % len(data)), *headers])
+    await finish(send, data)
 
 
 def adding(send: Send, headers: Callable[[], Headers]) -> Send:

@@ -60,10 +60,8 @@ class Door:
 
     def visible(self, scope: Scope) -> Callable[[Span], bool]:
         """Return a function that says of a span if the client may see it."""
-        if self._lab_key is None:
-            return lambda span: True
         shown = asgi.header(scope, b"authorization").removeprefix("Bearer ").encode()
-        if not hmac.compare_digest(shown, self._lab_key.encode()):
+        if self._lab_key is not None and not hmac.compare_digest(shown, self._lab_key.encode()):
             raise refusal("not_the_labs_key")
         return lambda span: True
 
