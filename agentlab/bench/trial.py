@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from agentlab import lab
 from agentlab._support import DATA
 from agentlab.bench.summary import percentile
 from agentlab.clock import run_virtual
@@ -118,47 +119,31 @@ def run(limiter: Limiter, scenario: Scenario) -> Outcome:
     """
 
     async def main() -> Outcome:
-        watched, endpoint = _Watched(limiter), _Endpoint(scenario)
-        slots, retry = Slots(watched), Retry(attempts=1_000_000)
+        endpoint, slots, retry = _Endpoint(scenario), Slots(limiter), Retry(attempts=1_000_000)
+        took_s, limits = list[float](), [(0.0, limiter.limit)]
 
         async def attempt(call: _Call) -> None:
-            async with slots.taken() as slot:
-                await endpoint.answer(call)
-                slot.tokens = float(call.output_tokens)
+            try:
+                async with slots.taken() as slot:
+                    await endpoint.answer(call)
+                    slot.tokens = float(call.output_tokens)
+                took_s.append(lab.now_s() - slot.sent_s)
+            finally:
+                if limiter.limit != limits[-1][1]:
+                    limits.append((lab.now_s(), limiter.limit))
 
         async def agent() -> None:
             while True:
                 await retry(partial(attempt, _Call()))
 
-        took_s, run_s = watched.took_s, scenario.run_s
         agents = asyncio.gather(*(agent() for _ in range(scenario.agents)))
+        run_s = scenario.run_s
         with suppress(TimeoutError):
             await asyncio.wait_for(agents, run_s + _HAIR_S)
         many, p95_s = len(took_s), percentile(took_s, 95) if took_s else math.inf
-        return Outcome(many / run_s, p95_s, many, endpoint.requests, watched.limits)
+        return Outcome(many / run_s, p95_s, many, endpoint.requests, limits)
 
     return run_virtual(main()).result
-
-
-class _Watched:
-    """A limiter whose answers and changes are noted."""
-
-    def __init__(self, limiter: Limiter):
-        self._limiter = limiter
-        self.took_s: list[float] = []
-        self.limits = [(0.0, limiter.limit)]
-
-    @property
-    def limit(self) -> int:
-        return self._limiter.limit
-
-    def update(self, sample: Sample) -> int:
-        before, after = self.limit, self._limiter.update(sample)
-        if not sample.refused:
-            self.took_s.append(sample.took_s)
-        if after != before:
-            self.limits.append((sample.ended_s, after))
-        return after
 
 
 @dataclass
