@@ -12,7 +12,6 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from agentlab._support.system import extras
 from agentlab.errors import AgentLabError
@@ -29,7 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args([two, *given[2:]] if two in COMMANDS else given)
     options.given = given
     try:
-        code = int(_program(options.command).run(options))
+        if tool := COMMANDS[options.command].get("tool"):
+            sys.path[:0] = _TOOLS
+        with extras("course"):
+            name = tool or f"agentlab.commands.{options.command.split()[0]}"
+            program = importlib.import_module(name)
+        code = int(program.run(options))
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader of the output, such as `head`, has read enough
@@ -40,13 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AgentLabError as error:
         print(f"agentlab: {error}", file=sys.stderr)
         return 2
-
-
-def _program(command: str) -> Any:
-    if tool := COMMANDS[command].get("tool"):
-        sys.path[:0] = _TOOLS
-    with extras("course"):
-        return importlib.import_module(tool or f"agentlab.commands.{command.split()[0]}")
 
 
 def _parser() -> argparse.ArgumentParser:
