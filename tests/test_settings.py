@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentlab.endpoint.server.app import real_model
+from agentlab.endpoint.server.app import answering
 from agentlab.errors import ConfigError
 from agentlab.settings import OPENAI_URL, Settings, from_environment, key_from
 
@@ -179,10 +179,10 @@ def test_a_key_that_is_not_used_is_not_looked_at():
 def test_the_endpoint_sends_the_key_without_what_is_around_it(monkeypatch):
     """Where it forwards, and where it would send what can be none."""
     monkeypatch.setenv("OPENAI_API_KEY", f"{SECRET}\n")
-    assert real_model(Settings(upstream=OPENAI_URL))._key == SECRET
+    assert answering(Settings(upstream=OPENAI_URL), None)._key == SECRET
     monkeypatch.setenv("OPENAI_API_KEY", f"Bearer {SECRET}")
     with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
-        real_model(Settings(upstream=OPENAI_URL))
+        answering(Settings(upstream=OPENAI_URL), None)
 
 
 # The address and the model

@@ -205,12 +205,12 @@ def limits_of(
 
 
 def answering(settings: Settings, preset: Preset | None, queue: Queue | None = None) -> Model:
-    """Build what answers: a local model where there is a `preset`, or else the one upstream."""
-    return real_model(settings) if preset is None else LocalModel(preset, settings, queue)
+    """Build what answers: a local model where there is a `preset`, or else the one upstream.
 
-
-def real_model(settings: Settings) -> Model:
-    """Build the model at `settings.upstream`; only here is its key read, from the environment."""
+    Only here is the upstream's key read, from the environment.
+    """
+    if preset is not None:
+        return LocalModel(preset, settings, queue)
     # aiohttp takes a while to import
     from agentlab.endpoint.server._forward import Forward, account_from
 
