@@ -127,12 +127,12 @@ def _legs(
     ordered = np.fmax.accumulate(np.minimum(exact, exact[:, 8:]), axis=1)
     times = np.rint(ordered * 1e9).clip(0, elapsed_ns).astype(int).tolist()
     # What others wait for: a call's last answer, or else its last failure.
-    ok = [row.status == 200 and row.fault in (None, "stall", "drip") for row in rows]
     last: dict[str, int] = {}
     for number, row in enumerate(rows):
-        last[row.call] = max(last.get(row.call, number), number, key=lambda n: (ok[n], times[n][8]))
+        both = last.get(row.call, number), number
+        last[row.call] = max(both, key=lambda n: (rows[n].ok, times[n][8]))
     # One that was cut or slow, and is not the last, was asked for again.
-    whole = [ok[n] and not r.fault and r.finish_reason != "length" for n, r in enumerate(rows)]
+    whole = [row.ok and not row.fault and row.finish_reason != "length" for row in rows]
     legs, quiet = list[list[_Step]](), list[tuple[int, int]]()
     before, latest_ns = dict[str, int](), 0
     for number, (row, (due, asked, sent, *stops)) in enumerate(zip(rows, times, strict=True)):
