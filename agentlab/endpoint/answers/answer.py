@@ -25,7 +25,9 @@ from agentlab.endpoint.contract.seeded_random import generator
 from agentlab.endpoint.contract.tokens import count_all, first_pieces
 from agentlab.endpoint.physics.prefixes import Blocks
 
-FRAME_TOKENS = 3  # around each message, and around all of them, as OpenAI's cookbook counts
+# Around each message, and around all of them, as OpenAI's cookbook counts. A call that is repeated
+# has it twice, around its name and its arguments: 6, as hmarr/openai-chat-tokens found.
+FRAME_TOKENS = 3
 _LONGEST_TOKENS = 16_384  # of a choice, as with the models that the presets are for
 _MOST_TOKENS = 8 * _LONGEST_TOKENS  # of all choices of a request
 _SHORT_TOKENS = 1024  # of an answer that is kept, if its request is
@@ -141,8 +143,8 @@ def said_in(choices: list[Choice], prompt_tokens: int) -> Said:
 
 async def _prompt_tokens(heard: Heard) -> int:
     """Count its tokens, those that frame it among them."""
-    request, frame = heard.request, FRAME_TOKENS * (1 + len(heard.turns))
-    tokens = frame + await count_all([text for _, text in heard.turns])
+    request, texts = heard.request, heard.request.texts
+    tokens = FRAME_TOKENS * (1 + len(texts)) + await count_all(texts)
     if request.tools or request.response_format:  # a provider writes them into the prompt
         described = msgspec.json.encode((request.tools, request.response_format)).decode()
         tokens += await count_all([described])

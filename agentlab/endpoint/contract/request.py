@@ -245,6 +245,17 @@ class ChatRequest(Shared, kw_only=True):
         return [(message.role, message.text) for message in self.messages]
 
     @property
+    def texts(self) -> list[str]:
+        """All that a model reads of the conversation: texts, and each call's name and arguments."""
+        texts: list[str] = []
+        for message in self.messages:
+            calls = [call.function for call in message.tool_calls or ()]
+            if message.text or not calls:
+                texts.append(message.text)
+            texts += [said for call in calls for said in (call.name, call.arguments)]
+        return texts
+
+    @property
     def limit_tokens(self) -> int | None:
         """The most tokens a choice may have."""
         return self.max_completion_tokens or self.max_tokens

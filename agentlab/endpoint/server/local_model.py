@@ -158,7 +158,7 @@ class LocalModel:
         if self._physics.jitter_sigma:  # a generator takes longer to make than all the rest
             draw = generator(**drawn, purpose="timing")
             jitters = self._physics.jitter(draw), self._physics.jitter(draw)
-        known = blocks(text for _, text in heard.turns) if caches else ()
+        known = blocks(request.texts) if caches else ()
         return Answer(id, said, *jitters, known, thought if thinks else 0)
 
 
