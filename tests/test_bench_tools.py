@@ -23,7 +23,7 @@ from agentlab.workflow import Workflow
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
-import agents_v1
+import agents_v2
 import per_turn
 
 ONE = """about: One agent.
@@ -49,7 +49,7 @@ TRIP = "{workflow: trip, inputs: {city: Busan}, tools: {weather: {seconds: 3}, "
 TRIP += "tides: {seconds: 2, fails: the sea is closed}, search_history: {}}}"
 EVERY = "engines: [sequential, asyncio, langgraph, langgraph-graph, functions]\n"
 
-# A change of any of these is a new workload with a new name, agents-v2.
+# A change of any of these is a new workload with a new name, agents-v3.
 LOCKED = {
     "the experiment": "7116d2bad5ff44462f9ab902fca829148116c0b0a21df03950391edf32d2ffd9",
     "the workflow": "42e8f54f86387afbdfc62893073c1a3ac3042379228b87ae3bc889b55522dfb8",
@@ -239,29 +239,29 @@ def digest(content: bytes) -> str:
     return sha256(content).hexdigest()
 
 
-def test_agents_v1_is_locked():
+def test_agents_v2_is_locked():
     """Neither what is asked nor what came of it changes without a new name."""
-    kept = results.load(DATA / "results" / "agents-v1.json")
+    kept = results.load(DATA / "results" / "agents-v2.json")
     found = {
-        "the experiment": digest((DATA / "experiments" / "agents-v1.yaml").read_bytes()),
-        "the workflow": digest((DATA / "workflows" / "agents-v1.yaml").read_bytes()),
+        "the experiment": digest((DATA / "experiments" / "agents-v2.yaml").read_bytes()),
+        "the workflow": digest((DATA / "workflows" / "agents-v2.yaml").read_bytes()),
         "the result": digest(msgspec.json.encode(kept.measurements)),
     }
-    assert found == LOCKED, "call it agents-v2: results of one name are of the same work"
+    assert found == LOCKED, "call it agents-v3: results of one name are of the same work"
 
 
-def test_agents_v1_is_what_it_says():
+def test_agents_v2_is_what_it_says():
     """Twenty sessions with one to eight helpers, one beginning, and the tool that wrote them."""
-    w = Workflow.load("agents-v1")
+    w = Workflow.load("agents-v2")
     assert (len(w.ends), len({step.system for step in w.steps})) == (20, 1)
     assert {len(w.needs[end]) for end in w.ends} == set(range(1, 9))
-    text = (DATA / "workflows" / "agents-v1.yaml").read_text(encoding="utf-8")
-    assert text.splitlines() == "\n".join(agents_v1.lines(20, 8, 1)).splitlines()
+    text = (DATA / "workflows" / "agents-v2.yaml").read_text(encoding="utf-8")
+    assert text.splitlines() == "\n".join(agents_v2.lines(20, 8, 1)).splitlines()
 
 
-def test_agents_v1_comes_out_again(fresh_lab, tmp_path):
+def test_agents_v2_comes_out_again(fresh_lab, tmp_path):
     """Its sessions, shared beginnings and fan-out, to the byte, by `agentlab verify`."""
-    assert main(["verify", str(DATA / "results" / "agents-v1.json")]) == 0
+    assert main(["verify", str(DATA / "results" / "agents-v2.json")]) == 0
 
 
 @pytest.mark.filterwarnings("ignore")  # CrewAI's and its libraries' own

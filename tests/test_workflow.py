@@ -149,7 +149,7 @@ def test_the_courses_workflows_load(name):
     """Each file in data/workflows is a workflow that ends in one step, or in one per session."""
     w = Workflow.load(name)
     assert w.name == name
-    assert len(w.ends) == (20 if name == "agents-v1" else 1)
+    assert len(w.ends) == (20 if name == "agents-v2" else 1)
 
 
 def test_unknown_name_lists_those_there_are():

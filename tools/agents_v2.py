@@ -1,6 +1,6 @@
-"""Write a workflow of sessions of agents with tools, such as data/workflows/agents-v1.yaml.
+"""Write a workflow of sessions of agents with tools, such as data/workflows/agents-v2.yaml.
 
-    python tools/agents_v1.py [--sessions 20] [--fan-out 8] [--seed 1] > mine.yaml
+    python tools/agents_v2.py [--sessions 20] [--fan-out 8] [--seed 1] > mine.yaml
 
 Each session is a writer and one to `--fan-out` helpers, in an order that the seed draws. A helper
 searches for two things, then reads two pages, then checks both: four turns, and two calls of tools
@@ -36,7 +36,7 @@ def lines(sessions: int, fan_out: int, seed: int) -> Iterator[str]:
     draw = random.Random(seed)
     yield "# yaml-language-server: $schema=schema.json"
     given = f"--sessions {sessions} --fan-out {fan_out} --seed {seed}"
-    yield f"# Written by tools/agents_v1.py {given}"
+    yield f"# Written by tools/agents_v2.py {given}"
     yield f"about: {sessions} sessions, each of a writer and 1 to {fan_out} helpers with tools."
     yield "steps:"
     system = "&team |-\n" + "".join(f"      {line}\n" for line in SYSTEM.splitlines())
