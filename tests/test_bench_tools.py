@@ -51,9 +51,9 @@ EVERY = "engines: [sequential, asyncio, langgraph, langgraph-graph, functions]\n
 
 # A change of any of these is a new workload with a new name, agents-v3.
 LOCKED = {
-    "the experiment": "7116d2bad5ff44462f9ab902fca829148116c0b0a21df03950391edf32d2ffd9",
-    "the workflow": "42e8f54f86387afbdfc62893073c1a3ac3042379228b87ae3bc889b55522dfb8",
-    "the result": "fd5f6c05c14213bef21a8a5fa084a3f11b7753dc26885edd8688c0b78a2b21d2",
+    "the experiment": "a7c418ffcae0663f76a1007283d113b629cc2d3da431f087caacbd0c34c12848",
+    "the workflow": "20824f9c14c0bdd03189de5391a491350c0b490a3c6d94904e6936389119a419",
+    "the result": "4722286b942e7d67701ccb279895b75556b376fef73152a0d054dd2dda99b52b",
 }
 
 
