@@ -589,7 +589,7 @@ def test_a_word_that_nobody_listens_to_ends_a_flow(fresh_lab, flows, word, reque
 
 
 def test_a_manager_is_asked_around_each_task(fresh_lab, flows):
-    """Two tasks: six requests instead of two, and ten times the tokens."""
+    """Two tasks: six requests instead of two, and more than ten times the tokens."""
     from crewai import Agent, Crew, Process, Task
 
     async def bill(**options):
@@ -614,4 +614,4 @@ def test_a_manager_is_asked_around_each_task(fresh_lab, flows):
     _, _, led = in_real_time(fresh_lab, managed())
     assert (plain.requests, led.requests, led.peak) == (2, 6, 1)
     assert asked(led)["manager"] == 4
-    assert 9 < led.tokens / plain.tokens < 11
+    assert 10 < led.tokens / plain.tokens < 11
