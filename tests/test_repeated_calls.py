@@ -7,11 +7,15 @@ import random
 from typing import Any
 
 import httpx
+import msgspec
 import openai
 import pytest
 
 from agentlab.clock import run_virtual
+from agentlab.endpoint.contract.openai_json import decode
+from agentlab.endpoint.contract.request import ChatRequest
 from agentlab.endpoint.contract.tokens import count_tokens
+from agentlab.endpoint.dialects.responses_request import ResponsesRequest, as_chat
 from agentlab.endpoint.physics.prefixes import BLOCK_TOKENS
 from agentlab.endpoint.server.app import local_app
 from agentlab.endpoint.server.inprocess import InProcessTransport
@@ -98,6 +102,19 @@ def test_a_call_counts_its_name_its_arguments_and_a_frame_around_each():
     assert (count_tokens(ASKED), named, given, count_tokens(RESULT)) == (7, 2, 6, 8)
     assert read(ASKED, []) == [3 + 3 + 7] * 2
     assert read(ASKED, [("", [WEATHER])]) == [13 + (3 + 2) + (3 + 6) + (3 + 8)] * 2
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_model_reads_the_calls_where_they_were_made(seed: int):
+    """A text before its calls, each name before its arguments, the results after all of them."""
+    rounds, expected = drawn(random.Random(seed)), [ASKED]
+    for text, calls in rounds:
+        expected += [text] if text else []
+        expected += [said for _, _, *both in calls for said in both] + [RESULT] * len(calls)
+    chat = {"model": "m", "messages": as_messages(ASKED, rounds)}
+    response = {"model": "m", "input": as_items(ASKED, rounds)}
+    same = as_chat(decode(msgspec.json.encode(response), ResponsesRequest), [])
+    assert decode(msgspec.json.encode(chat), ChatRequest).texts == same.texts == expected
 
 
 @pytest.mark.parametrize("seed", range(25))
