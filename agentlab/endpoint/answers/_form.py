@@ -11,10 +11,11 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
-from agentlab.endpoint.answers._patterns import RE, SETS
+from agentlab.endpoint.answers._patterns import RE, SETS, lacks, words_in
 from agentlab.endpoint.contract.json_schema import Schema, problem
 
 _MOST, _REACH, _TRIES = 50, 200, 200  # names or rows, characters before a noun, places of JSON
+_CUES = ("forming", "choosing", "counting")  # sets, one of which each form has a word of
 _SCHEMA = frozenset("properties $ref anyOf allOf enum".split())
 
 
@@ -36,6 +37,8 @@ class Form(NamedTuple):
 
 def form_of(text: str, shown: str, told: tuple[str, ...], *, as_json: bool) -> Form | None:
     """Return the form that `text` asks for or shows, or else others have `told`; None for prose."""
+    if not (told or as_json or mentions(text, "json")) and all(lacks(text, s) for s in _CUES):
+        return None
     if "[[ ## " in text and (names := re.findall(r"`\[\[ ## (\w+) ## \]\]`", text)):  # by DSPy
         return Form("markers", _fields([*names, "completed"], text, told))
     wanted = as_json
@@ -81,7 +84,7 @@ def _list_of(items: Schema, said: re.Match[str] | None) -> Schema:
 
 def _closed(text: str) -> Schema | None:
     """Return the schema of one of some options, or of a number, if that is all that is wanted."""
-    said = {*re.findall(r"\w+|[/|]", text.lower())}
+    said = words_in(text)
     patterns = RE.each("one_of") if said & SETS["choosing"] else []
     patterns = patterns if text.isascii() else [*patterns, *RE.each("one_of_in_korean")]
     if found := [found for pattern in patterns for found in pattern.finditer(text)]:

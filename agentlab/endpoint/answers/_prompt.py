@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from agentlab.endpoint.answers._form import Form, form_of, listed, mentions, number
-from agentlab.endpoint.answers._patterns import RE, SETS
+from agentlab.endpoint.answers._patterns import RE, SETS, lacks, words_in
 
 # How many (0: as the model likes), of what, and the least and the most, which are 0 for about.
 Length = tuple[int, Literal["sentences", "bullets", "paragraphs", "words"], int, int]
@@ -19,6 +19,12 @@ _READ = 12_000  # characters
 _HEADINGS = ("heading", "section", "섹션", "제목")  # one of which it has
 _OF_FIELDS = "Respond with "  # what is expected of fields; the inputs say nothing of their form
 _REACH = 40  # characters from a number to its noun
+_MARKS = frozenset("#-*•0123456789 \t")  # one of which a line with a mark begins with
+_BOUNDING = tuple(SETS["bounding"])
+_LENGTHS = [  # a noun, what precedes it, its unit, and the words of which the noun is one
+    (getattr(RE, noun), getattr(RE, before, None), unit, frozenset(words.split()))
+    for noun, (unit, before, words) in RE.mapping("lengths").items()
+]
 
 
 def glance(text: str) -> str:
@@ -84,18 +90,18 @@ def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Aske
     if told and not (asked.headings or asked.items or asked.length):
         asked = _prose("\n".join(told), "")._replace(korean=asked.korean)
     about = re.sub(r"\{.*\}|</?[\w-]+>", " ", said, flags=re.S) if form and form.schema else said
-    given = tuple(title for _, title in _outline(framed.context + before)[0])
-    return asked._replace(topic=_topic(about), form=form, given=given)
+    given = tuple([title for _, title in _outline(framed.context + before)[0]])
+    return Asked(*asked[:5], form, _topic(about), given)
 
 
 def _wanted(text: str) -> str:
     """Return a text without what it forbids, or says of another text that is there."""
-    return RE.not_asked_for.sub("", text) if mentions(text, *SETS["forbidding"]) else text
+    return text if lacks(text, "forbidding") else RE.not_asked_for.sub("", text)
 
 
 def _outline(text: str) -> tuple[list[tuple[int, str]], list[str], bool]:
     """Return a text's headings with their levels, and its bullets or else its numbered items."""
-    if "\n" not in text and text[:1] not in "#-*•0123456789 \t":  # it cannot begin with a mark
+    if "\n" not in text and text[:1] not in _MARKS:
         return [], [], False
     marked = RE.marked.findall(text)
     headings = [(len(level), title.rstrip(" \t")) for level, _, _, title in marked if level]
@@ -109,7 +115,7 @@ def _prose(text: str, shown: str) -> Asked:
     if not (headings or items) and mentions(text, *_HEADINGS):
         headings = [(2, title) for title in listed(text, RE.headings_listed)]
     hangul = 0 if text.isascii() else len(re.findall(r"[\uac00-\ud7a3]", text))
-    length = _length(text.lower())
+    length = _length(text)
     kind = RE.list_asked.search(text.lower()) if length and length[1] == "bullets" else None
     return Asked(
         korean=hangul > 0 and hangul * 2 > len(re.findall("[A-Za-z]", text)),
@@ -138,13 +144,14 @@ def _topic(prompt: str) -> str:
 
 
 def _length(text: str) -> Length | None:
-    for noun, (unit, before) in RE.mapping("lengths").items():
-        for found in getattr(RE, noun).finditer(text):
+    said, text = words_in(text), text.lower()
+    for noun, before, unit, words in _LENGTHS:
+        for found in () if words.isdisjoint(said) and text.isascii() else noun.finditer(text):
             at = max(0, found.start() - _REACH)
-            many = getattr(RE, before).search(text, at, found.start()) if before else found
+            many = before.search(text, at, found.start()) if before else found
             if many:
                 bound, before_it = None, text[at : many.start()].rstrip()
-                if before_it.endswith((*SETS["bounding"],)):
+                if before_it.endswith(_BOUNDING):
                     bound = RE.bound.search(text, max(0, many.start() - _REACH), many.start())
                 bound = bound or RE.bound_behind.match(text, found.end())
                 kind = (bound and bound.lastgroup) or "about"

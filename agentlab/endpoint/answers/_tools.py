@@ -54,9 +54,10 @@ def conversation(request: ChatRequest) -> Conversation:
             called = [word for word in re.findall(r"[\w-]+", before) if word in offered]
             made += [(name, text[observed.end() :].strip(), None) for name in called or [""]]
         elif message.role == "user":
-            steps = RE.each("steps") if "tool_name_" in text else []
-            said = zip(*(step.findall(text) for step in steps), strict=False)
-            task, made = text, [(*each, None) for each in said]
+            task, made = text, []
+            if "tool_name_" in text:
+                said = zip(*(step.findall(text) for step in RE.each("steps")), strict=False)
+                made = [(*each, None) for each in said]
         before = text if message.role == "assistant" else ""
     told = [r for r in made if not (RE.hands_over.match(r[0]) or RE.nothing.match(r[1].strip()))]
     return Conversation(glance(task), made, [each[:2] for each in told])

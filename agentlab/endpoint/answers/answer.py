@@ -67,6 +67,7 @@ class Said(msgspec.Struct, frozen=True):
     prompt_tokens: int
     completion_tokens: int
     longest_tokens: int
+    cut: bool = False  # one of them, at its limit
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -123,11 +124,12 @@ async def say(heard: Heard, replies: Replies, *, seed: int, key: bytes, occurren
         return heard.fixed
     request, choices, fixed = heard.request, [], True
     said = 0 if request.temperature == 0 else occurrence
+    least, most = lengths(request)
     for index in range(request.n or 1):
         if index:
             await asyncio.sleep(0)  # writing many choices takes long
-        turn = take(heard, replies, partial(generator, seed, key, said, f"text {index}"))
-        choices.append(_choice(turn, heard, index))
+        turn = take(heard, replies, partial(generator, seed, key, said, f"text {index}"), least)
+        choices.append(_choice(turn, heard, index, most))
         fixed = fixed and (turn.fixed or request.temperature == 0)
     words = said_in(choices, await _prompt_tokens(heard))
     if fixed and words.completion_tokens <= _SHORT_TOKENS:
@@ -138,7 +140,8 @@ async def say(heard: Heard, replies: Replies, *, seed: int, key: bytes, occurren
 def said_in(choices: list[Choice], prompt_tokens: int) -> Said:
     """Return what is said in all of the choices together."""
     sizes = [len(choice.pieces) for choice in choices]
-    return Said(choices, prompt_tokens, sum(sizes), max(sizes))
+    cut = "length" in [choice.finish_reason for choice in choices]
+    return Said(choices, prompt_tokens, sum(sizes), max(sizes), cut)
 
 
 async def _prompt_tokens(heard: Heard) -> int:
@@ -164,9 +167,8 @@ def lengths(request: ChatRequest, prompts: int = 1) -> tuple[int, int]:
     return (most + 1 if request.ignore_eos else least), most
 
 
-def _choice(turn: Turn, heard: Heard, index: int) -> Choice:
+def _choice(turn: Turn, heard: Heard, index: int, limit: int) -> Choice:
     request, text = heard.request, turn.text
-    _, limit = lengths(request)
     pieces: list[str] = []  # one more than `limit` at least, if there are more
     calls: list[Called] = []
     for number, (name, arguments) in enumerate(turn.calls):
@@ -192,20 +194,21 @@ def _before_stop(text: str, request: ChatRequest) -> str:
     return text[: min(ends, default=None)]
 
 
-def take(heard: Heard, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
+def take(heard: Heard, replies: Replies, draw: Callable[[], random.Random], least: int = 0) -> Turn:
     """Take the model's turn, or raise a RequestError; chance decides what the request does not."""
     request, said, prepared = heard.request, heard.said, heard.prepared
-    form, (least, _) = request.response_format, lengths(request)
+    form = request.response_format
     if prepared and not (request.tools or form or least or heard.in_words):
         return Turn(prepared, fixed=True)
     as_json = form is not None and form.type == "json_object"
-    writer = replies.writer(heard.task, generator(), heard.told, as_json)
+    writer = replies.writer(heard.task, draw(), heard.told, as_json)
     try:
         writer.form = _tools.with_call(heard.turns, said, writer)
         writer.heed(said.results)
-        guide = glance("\n".join(heard.told))
-        if request.offered and (calls := _tools.calls(request, said, guide, writer)):
-            return Turn("", calls)
+        if request.tools and request.offered:
+            guide = glance("\n".join(heard.told))
+            if calls := _tools.calls(request, said, guide, writer):
+                return Turn("", calls)
         known = ("" if writer.form else writer.found) or prepared
         if form is not None and form.type != "text":  # nothing may come after it
             return Turn(_structured(form, known, writer))

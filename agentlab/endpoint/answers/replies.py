@@ -53,8 +53,10 @@ class Replies:
 
     def prepared(self, prompt: str) -> str | None:
         """Return the answer that the course has for this prompt, or None."""
-        texts = [text for text in {prompt, unframe(prompt).task} if len(text) < self._longest]
-        return next(filter(None, map(self._prepared.get, map(_folded, texts))), None)
+        for text in {prompt, unframe(prompt).task}:
+            if len(text) < self._longest and (reply := self._prepared.get(_folded(text))):
+                return reply
+        return None
 
     def writer(
         self, task: str, draw: random.Random, told: tuple[str, ...], as_json: bool

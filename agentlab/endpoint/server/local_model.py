@@ -84,8 +84,11 @@ class LocalModel:
         self, reply: _Replying, scope: Scope, receive: Receive, send: Send, span: Span
     ) -> None:
         body = await asgi.read_body(scope, receive)
-        async with self._reading if len(body) > _SHORT_BYTES else _ANY_TIME:
+        if len(body) <= _SHORT_BYTES:
             answer, dialect, stream = await reply(body, span)
+        else:
+            async with self._reading:
+                answer, dialect, stream = await reply(body, span)
         try:
             exchange = _Exchange(self._live, span, answer, dialect)
             await exchange.run(receive, send, stream=stream)
@@ -239,7 +242,6 @@ class _Exchange:
         span.started_s, span.end_s = job.started_s, job.end_s
         span.cached_tokens = job.cached_tokens
         if status:
-            cut = "length" in [choice.finish_reason for choice in self._said.choices]
-            span.finish_reason = "length" if cut else "stop"
+            span.finish_reason = "length" if self._said.cut else "stop"
         if completion_tokens:
             span.first_token_s = job.first_token_s
