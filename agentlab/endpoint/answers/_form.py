@@ -15,7 +15,6 @@ from agentlab.endpoint.answers._patterns import RE, SETS, lacks, words_in
 from agentlab.endpoint.contract.json_schema import Schema, problem
 
 _MOST, _REACH, _TRIES = 50, 200, 200  # names or rows, characters before a noun, places of JSON
-_CUES = ("forming", "choosing", "counting")  # sets, one of which each form has a word of
 _SCHEMA = frozenset("properties $ref anyOf allOf enum".split())
 
 
@@ -37,7 +36,7 @@ class Form(NamedTuple):
 
 def form_of(text: str, shown: str, told: tuple[str, ...], *, as_json: bool) -> Form | None:
     """Return the form that `text` asks for or shows, or else others have `told`; None for prose."""
-    if not (told or as_json or mentions(text, "json")) and all(lacks(text, s) for s in _CUES):
+    if not (told or as_json) and lacks(text, "forming") and "json" not in text.lower():
         return None
     if "[[ ## " in text and (names := re.findall(r"`\[\[ ## (\w+) ## \]\]`", text)):  # by DSPy
         return Form("markers", _fields([*names, "completed"], text, told))

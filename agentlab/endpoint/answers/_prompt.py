@@ -6,7 +6,7 @@ headings before it are of earlier results.
 
 import re
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from agentlab.endpoint.answers._form import Form, form_of, listed, mentions, number
 from agentlab.endpoint.answers._patterns import RE, SETS, lacks, words_in
@@ -20,11 +20,13 @@ _HEADINGS = ("heading", "section", "섹션", "제목")  # one of which it has
 _OF_FIELDS = "Respond with "  # what is expected of fields; the inputs say nothing of their form
 _REACH = 40  # characters from a number to its noun
 _MARKS = frozenset("#-*•0123456789 \t")  # one of which a line with a mark begins with
+_TOPICS = [RE.topic_by_name, *RE.each("topics")]
+_TOPICS_IN_KOREAN = [RE.topic_by_name, RE.topic_in_korean, *RE.each("topics")]
 _BOUNDING = tuple(SETS["bounding"])
-_LENGTHS = [  # a noun, what precedes it, its unit, and the words of which the noun is one
-    (getattr(RE, noun), getattr(RE, before, None), unit, frozenset(words.split()))
-    for noun, (unit, before, words) in RE.mapping("lengths").items()
-]
+_LENGTHS, _NOUNS = list[tuple[re.Pattern[str], re.Pattern[str] | None, Any]](), dict[str, int]()
+for _noun, (_unit, _before, _words) in RE.mapping("lengths").items():
+    _NOUNS |= dict.fromkeys(_words.split(), len(_LENGTHS))
+    _LENGTHS.append((getattr(RE, _noun), getattr(RE, _before, None), _unit))
 
 
 def glance(text: str) -> str:
@@ -135,8 +137,7 @@ def _form_start(prompt: str) -> int:
 
 
 def _topic(prompt: str) -> str:
-    korean = [] if prompt.isascii() else [RE.topic_in_korean]
-    for pattern in [RE.topic_by_name, *korean, *RE.each("topics")]:
+    for pattern in _TOPICS if prompt.isascii() else _TOPICS_IN_KOREAN:
         found = pattern.search(prompt)
         if found and (topic := found[1].strip(" \"'`*#-")):
             return " ".join(topic.split()[:9])[:_LONGEST_TOPIC]
@@ -144,9 +145,12 @@ def _topic(prompt: str) -> str:
 
 
 def _length(text: str) -> Length | None:
-    said, text = words_in(text), text.lower()
-    for noun, before, unit, words in _LENGTHS:
-        for found in () if words.isdisjoint(said) and text.isascii() else noun.finditer(text):
+    kinds = _LENGTHS
+    if text.isascii():  # and so speaks of a noun only in its words
+        kinds = [_LENGTHS[at] for at in sorted({_NOUNS[w] for w in words_in(text) & _NOUNS.keys()})]
+    text = text.lower()
+    for noun, before, unit in kinds:
+        for found in noun.finditer(text):
             at = max(0, found.start() - _REACH)
             many = before.search(text, at, found.start()) if before else found
             if many:

@@ -40,8 +40,10 @@ class Conversation(NamedTuple):
 
 def conversation(request: ChatRequest) -> Conversation:
     """Return what was asked and found; some clients hand results back as the user's words."""
-    task, made, calls, before = "", list[tuple[str, str, Any]](), dict[str | None, Any](), ""
-    offered = {tool.function.name for tool in request.tools or []}
+    task = before = ""
+    made: list[tuple[str, str, Any]] = []
+    calls: dict[str | None, Any] = {}
+    offered = {tool.function.name for tool in request.tools or ()}
     for message in request.messages:
         text = message.text
         if message.tool_calls:

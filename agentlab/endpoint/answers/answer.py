@@ -101,6 +101,7 @@ class Heard(msgspec.Struct):
     told: tuple[str, ...]  # by other messages, that may say in which form
     prepared: str | None  # the answer, if the course has one
     fixed: Said | None = None  # what is said every time, once it was said
+    prompt_tokens: int | None = None  # once they were counted
 
 
 def hear(request: ChatRequest, replies: Replies) -> Heard:
@@ -108,17 +109,18 @@ def hear(request: ChatRequest, replies: Replies) -> Heard:
     same = (request.model, request.messages, request.seed, request.tools, request.response_format)
     key = blake2b(msgspec.json.encode(same), digest_size=16).digest()
     turns, said = request.turns, _tools.conversation(request)
-    task, told, in_words = said.task, list[str](), _tools.describes_tools(turns)
+    task, in_words = said.task, _tools.describes_tools(turns)
+    told: list[str] = []
     if in_words:
         task = _tools.split(turns)[0]
-    else:
+    elif len(turns) != 1 or turns[0][0] != "user":  # there is more than the task
         told = [glance(text) for role, text in turns if role in ("system", "developer")]
         earlier = [text for role, text in turns if role == "user"][-5:-1]
         told += [glance(text) for text in earlier if '"properties"' in text]  # their schemas hold
     return Heard(request, key, turns, said, in_words, task, tuple(told), replies.prepared(task))
 
 
-async def say(heard: Heard, replies: Replies, *, seed: int, key: bytes, occurrence: int) -> Said:
+async def say(heard: Heard, replies: Replies, seed: int, key: bytes, occurrence: int) -> Said:
     """Return the words of the answer to the `occurrence`-th request with this `key`, from 0."""
     if heard.fixed:
         return heard.fixed
@@ -131,7 +133,9 @@ async def say(heard: Heard, replies: Replies, *, seed: int, key: bytes, occurren
         turn = take(heard, replies, partial(generator, seed, key, said, f"text {index}"), least)
         choices.append(_choice(turn, heard, index, most))
         fixed = fixed and (turn.fixed or request.temperature == 0)
-    words = said_in(choices, await _prompt_tokens(heard))
+    if heard.prompt_tokens is None:
+        heard.prompt_tokens = await _prompt_tokens(heard)
+    words = said_in(choices, heard.prompt_tokens)
     if fixed and words.completion_tokens <= _SHORT_TOKENS:
         heard.fixed = words
     return words

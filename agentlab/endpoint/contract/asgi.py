@@ -54,10 +54,9 @@ class Model(Protocol):
 
 def header(scope: Scope, name: bytes) -> str:
     """Return the value of a request header (its name in lower case), or an empty string."""
-    headers = scope.get(_HEADERS)
-    if headers is None:
-        headers = scope[_HEADERS] = dict(scope["headers"])
-    value: bytes = headers.get(name, b"")
+    if _HEADERS not in scope:
+        scope[_HEADERS] = dict(scope["headers"])
+    value: bytes | None = scope[_HEADERS].get(name)
     return value.decode("latin-1") if value else ""
 
 
@@ -79,7 +78,8 @@ class Bodies:
         """Read the whole body, for `read_body`; it counts as held until `then` is done."""
         declared = header(scope, b"content-length")
         self._check(int(declared[:_MOST_DIGITS]) if declared.isdecimal() else 0)
-        pieces, size_bytes, more = list[bytes](), 0, True
+        pieces: list[bytes] = []
+        size_bytes, more = 0, True
         try:
             while more:
                 event = await receive()

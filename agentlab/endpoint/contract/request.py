@@ -298,12 +298,13 @@ def _check_messages(request: ChatRequest) -> None:
             raise wrong_type(f"{where}.content", "null", "str or array")
         if message.role == "tool" and message.tool_call_id is None:
             raise refusal("missing", f"{where}.tool_call_id")
-        check_parts(message.content, request.parts, message.role, f"{where}.content")
-        for number, part in enumerate(message.content if isinstance(message.content, list) else []):
-            if getattr(part, part.type, True) in (None, UNSET):
-                raise refusal("missing", f"{where}.content[{number}].{part.type}")
-            for name in part.__struct_fields__[2:]:
-                setattr(part, name, UNSET)
+        if isinstance(message.content, list):
+            check_parts(message.content, request.parts, message.role, f"{where}.content")
+            for number, part in enumerate(message.content):
+                if getattr(part, part.type, True) in (None, UNSET):
+                    raise refusal("missing", f"{where}.content[{number}].{part.type}")
+                for name in part.__struct_fields__[2:]:
+                    setattr(part, name, UNSET)
         message.name = message.refusal = message.annotations = UNSET
         message.audio = message.function_call = UNSET
 

@@ -146,22 +146,23 @@ class LocalModel:
         # Counted by learner, so that nobody's answers depend on what the neighbours ask.
         counted = key + span.learner.encode() if span.learner else key
         occurrence = self._seen.next(counted, retry=span.attempt > 1)
-        drawn: Any = {"seed": self._seed, "key": key, "occurrence": occurrence}
-        said = await say(heard, self._replies, **drawn)
+        drawn = self._seed, key, occurrence
+        said = await say(heard, self._replies, *drawn)
         if asked == "prompt":  # which no chat's frame is around
             said = msgspec.structs.replace(said, prompt_tokens=said.prompt_tokens - FRAME)
-        needed = said.prompt_tokens + (request.limit_tokens or 1)
+        limit = request.limit_tokens
+        needed = said.prompt_tokens + (limit or 1)
         if self._longest_tokens is not None and needed > self._longest_tokens:
             words: Any = {"most": self._longest_tokens, "needed": needed}
             raise refusal("context_length_exceeded", asked, read=said.prompt_tokens, **words)
-        caches, (share, thought) = self._physics.prefix_caching, self._reasoning
-        fits = request.limit_tokens is None or said.longest_tokens + thought <= request.limit_tokens
-        thinks = share and fits and uniform(**drawn, purpose="reasoning") < share
-        id, jitters = f"chatcmpl-{digest(**drawn, purpose='id').hex()}", (1.0, 1.0)
+        share, thought = self._reasoning
+        fits = limit is None or said.longest_tokens + thought <= limit
+        thinks = share and fits and uniform(*drawn, "reasoning") < share
+        id, jitters = f"chatcmpl-{digest(*drawn, 'id').hex()}", (1.0, 1.0)
         if self._physics.jitter_sigma:  # a generator takes longer to make than all the rest
-            draw = generator(**drawn, purpose="timing")
+            draw = generator(*drawn, "timing")
             jitters = self._physics.jitter(draw), self._physics.jitter(draw)
-        known = blocks(request.texts) if caches else ()
+        known = blocks(request.texts) if self._physics.prefix_caching else ()
         return Answer(id, said, *jitters, known, thought if thinks else 0)
 
 
