@@ -53,7 +53,7 @@ def test_the_code_and_the_file_name_the_same_patterns(file: str):
     asked |= {*re.findall(r"\b_?RE\.(\w+)", code)} - {"each", "mapping"}
     if file == "answers":
         lengths = RE.mapping("lengths")
-        asked |= {*lengths} | {before for _, before in lengths.values() if before}
+        asked |= {*lengths} | {before for _, before, _ in lengths.values() if before}
     parts = {*re.findall(r"\(\?&(\w+)\)", repr(patterns._written))}
     assert asked <= patterns._written.keys() <= asked | parts
 

@@ -18,8 +18,5 @@ def words_in(text: str) -> frozenset[str]:
 
 
 def lacks(text: str, cues: str) -> bool:
-    """Return True if a text has none of a set's words, without which some patterns cannot match.
-
-    Of a text that is not in ASCII it says nothing, because there a word may have other letters.
-    """
+    """Return True if a text is in ASCII and has none of these words: then their pattern fails."""
     return text.isascii() and SETS[cues].isdisjoint(words_in(text))

@@ -6,7 +6,7 @@ headings before it are of earlier results.
 
 import re
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from agentlab.endpoint.answers._form import Form, form_of, listed, mentions, number
 from agentlab.endpoint.answers._patterns import RE, SETS, lacks, words_in
@@ -19,14 +19,13 @@ _READ = 12_000  # characters
 _HEADINGS = ("heading", "section", "섹션", "제목")  # one of which it has
 _OF_FIELDS = "Respond with "  # what is expected of fields; the inputs say nothing of their form
 _REACH = 40  # characters from a number to its noun
-_MARKS = frozenset("#-*•0123456789 \t")  # one of which a line with a mark begins with
 _TOPICS = [RE.topic_by_name, *RE.each("topics")]
 _TOPICS_IN_KOREAN = [RE.topic_by_name, RE.topic_in_korean, *RE.each("topics")]
 _BOUNDING = tuple(SETS["bounding"])
-_LENGTHS, _NOUNS = list[tuple[re.Pattern[str], re.Pattern[str] | None, Any]](), dict[str, int]()
-for _noun, (_unit, _before, _words) in RE.mapping("lengths").items():
-    _NOUNS |= dict.fromkeys(_words.split(), len(_LENGTHS))
-    _LENGTHS.append((getattr(RE, _noun), getattr(RE, _before, None), _unit))
+_LENGTHS = [  # a noun, what precedes it, its unit, and the words of which it is one in ASCII
+    (getattr(RE, noun), getattr(RE, before, None), unit, frozenset(words.split()))
+    for noun, (unit, before, words) in RE.mapping("lengths").items()
+]
 
 
 def glance(text: str) -> str:
@@ -43,6 +42,7 @@ class Framed(NamedTuple):
     context: str = ""
 
 
+@lru_cache(maxsize=8)  # each prompt is taken apart several times
 def unframe(prompt: str) -> Framed:
     """Take a framework's words about the task away; a plain prompt is all task."""
     framed = prompt.strip().removeprefix("New task:\n")
@@ -103,7 +103,7 @@ def _wanted(text: str) -> str:
 
 def _outline(text: str) -> tuple[list[tuple[int, str]], list[str], bool]:
     """Return a text's headings with their levels, and its bullets or else its numbered items."""
-    if "\n" not in text and text[:1] not in _MARKS:
+    if "\n" not in text and (not text or text[0] not in "#-*•0123456789 \t"):  # it has no mark
         return [], [], False
     marked = RE.marked.findall(text)
     headings = [(len(level), title.rstrip(" \t")) for level, _, _, title in marked if level]
@@ -119,13 +119,8 @@ def _prose(text: str, shown: str) -> Asked:
     hangul = 0 if text.isascii() else len(re.findall(r"[\uac00-\ud7a3]", text))
     length = _length(text)
     kind = RE.list_asked.search(text.lower()) if length and length[1] == "bullets" else None
-    return Asked(
-        korean=hangul > 0 and hangul * 2 > len(re.findall("[A-Za-z]", text)),
-        headings=headings,
-        items=items,
-        numbered=numbered or bool(kind and kind.lastindex),
-        length=length,
-    )
+    korean = hangul > 0 and hangul * 2 > len(re.findall("[A-Za-z]", text))
+    return Asked(korean, headings, items, numbered or bool(kind and kind.lastindex), length)
 
 
 def _form_start(prompt: str) -> int:
@@ -145,11 +140,10 @@ def _topic(prompt: str) -> str:
 
 
 def _length(text: str) -> Length | None:
-    kinds = _LENGTHS
-    if text.isascii():  # and so speaks of a noun only in its words
-        kinds = [_LENGTHS[at] for at in sorted({_NOUNS[w] for w in words_in(text) & _NOUNS.keys()})]
-    text = text.lower()
-    for noun, before, unit in kinds:
+    said, text = words_in(text), text.lower()
+    for noun, before, unit, words in _LENGTHS:
+        if words.isdisjoint(said) and text.isascii():
+            continue
         for found in noun.finditer(text):
             at = max(0, found.start() - _REACH)
             many = before.search(text, at, found.start()) if before else found

@@ -67,7 +67,6 @@ class Said(msgspec.Struct, frozen=True):
     prompt_tokens: int
     completion_tokens: int
     longest_tokens: int
-    cut: bool = False  # one of them, at its limit
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -101,7 +100,7 @@ class Heard(msgspec.Struct):
     told: tuple[str, ...]  # by other messages, that may say in which form
     prepared: str | None  # the answer, if the course has one
     fixed: Said | None = None  # what is said every time, once it was said
-    prompt_tokens: int | None = None  # once they were counted
+    prompt_tokens: int = 0  # until they were counted
 
 
 def hear(request: ChatRequest, replies: Replies) -> Heard:
@@ -133,8 +132,7 @@ async def say(heard: Heard, replies: Replies, seed: int, key: bytes, occurrence:
         turn = take(heard, replies, partial(generator, seed, key, said, f"text {index}"), least)
         choices.append(_choice(turn, heard, index, most))
         fixed = fixed and (turn.fixed or request.temperature == 0)
-    if heard.prompt_tokens is None:
-        heard.prompt_tokens = await _prompt_tokens(heard)
+    heard.prompt_tokens = heard.prompt_tokens or await _prompt_tokens(heard)
     words = said_in(choices, heard.prompt_tokens)
     if fixed and words.completion_tokens <= _SHORT_TOKENS:
         heard.fixed = words
@@ -144,8 +142,7 @@ async def say(heard: Heard, replies: Replies, seed: int, key: bytes, occurrence:
 def said_in(choices: list[Choice], prompt_tokens: int) -> Said:
     """Return what is said in all of the choices together."""
     sizes = [len(choice.pieces) for choice in choices]
-    cut = "length" in [choice.finish_reason for choice in choices]
-    return Said(choices, prompt_tokens, sum(sizes), max(sizes), cut)
+    return Said(choices, prompt_tokens, sum(sizes), max(sizes))
 
 
 async def _prompt_tokens(heard: Heard) -> int:
@@ -200,19 +197,17 @@ def _before_stop(text: str, request: ChatRequest) -> str:
 
 def take(heard: Heard, replies: Replies, draw: Callable[[], random.Random], least: int = 0) -> Turn:
     """Take the model's turn, or raise a RequestError; chance decides what the request does not."""
-    request, said, prepared = heard.request, heard.said, heard.prepared
-    form = request.response_format
-    if prepared and not (request.tools or form or least or heard.in_words):
+    request, said, form = heard.request, heard.said, heard.request.response_format
+    if (prepared := heard.prepared) and not (request.tools or form or least or heard.in_words):
         return Turn(prepared, fixed=True)
     as_json = form is not None and form.type == "json_object"
     writer = replies.writer(heard.task, draw(), heard.told, as_json)
     try:
         writer.form = _tools.with_call(heard.turns, said, writer)
         writer.heed(said.results)
-        if request.tools and request.offered:
-            guide = glance("\n".join(heard.told))
-            if calls := _tools.calls(request, said, guide, writer):
-                return Turn("", calls)
+        guide = glance("\n".join(heard.told))
+        if request.offered and (calls := _tools.calls(request, said, guide, writer)):
+            return Turn("", calls)
         known = ("" if writer.form else writer.found) or prepared
         if form is not None and form.type != "text":  # nothing may come after it
             return Turn(_structured(form, known, writer))

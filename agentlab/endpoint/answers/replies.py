@@ -53,10 +53,8 @@ class Replies:
 
     def prepared(self, prompt: str) -> str | None:
         """Return the answer that the course has for this prompt, or None."""
-        for text in {prompt, unframe(prompt).task}:
-            if len(text) < self._longest and (reply := self._prepared.get(_folded(text))):
-                return reply
-        return None
+        texts = [text for text in {prompt, unframe(prompt).task} if len(text) < self._longest]
+        return next(filter(None, map(self._prepared.get, map(_folded, texts))), None)
 
     def writer(
         self, task: str, draw: random.Random, told: tuple[str, ...], as_json: bool
@@ -78,8 +76,7 @@ class Writer:
 
     def write(self) -> str:
         """Return the answer in the form that the prompt asks for."""
-        value = self._value()
-        if self.form is None or value is None:
+        if self.form is None or (value := self._value()) is None:
             return self._prose()
         return render(self.form.written, value)
 

@@ -263,7 +263,7 @@ class ChatRequest(Shared, kw_only=True):
     @property
     def offered(self) -> list[Function]:
         """The functions that the model may call in this turn."""
-        choice, tools = self.tool_choice, [tool.function for tool in self.tools or []]
+        choice, tools = self.tool_choice, [tool.function for tool in self.tools or ()]
         if isinstance(choice, Choice):
             tools = [tool for tool in tools if tool.name in choice.names]
         return [] if choice == "none" else tools

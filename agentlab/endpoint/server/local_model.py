@@ -150,8 +150,7 @@ class LocalModel:
         said = await say(heard, self._replies, *drawn)
         if asked == "prompt":  # which no chat's frame is around
             said = msgspec.structs.replace(said, prompt_tokens=said.prompt_tokens - FRAME)
-        limit = request.limit_tokens
-        needed = said.prompt_tokens + (limit or 1)
+        needed = said.prompt_tokens + ((limit := request.limit_tokens) or 1)
         if self._longest_tokens is not None and needed > self._longest_tokens:
             words: Any = {"most": self._longest_tokens, "needed": needed}
             raise refusal("context_length_exceeded", asked, read=said.prompt_tokens, **words)
@@ -243,6 +242,7 @@ class _Exchange:
         span.started_s, span.end_s = job.started_s, job.end_s
         span.cached_tokens = job.cached_tokens
         if status:
-            span.finish_reason = "length" if self._said.cut else "stop"
+            cut = "length" in [choice.finish_reason for choice in self._said.choices]
+            span.finish_reason = "length" if cut else "stop"
         if completion_tokens:
             span.first_token_s = job.first_token_s
