@@ -195,6 +195,25 @@ def test_a_conversations_past_is_known_with_its_calls(shape: str):
     ]
 
 
+def test_tools_come_before_the_conversation():
+    """Who offers the same tools asks what is known already, up to its own words; others do not."""
+
+    def offering(name: str, question: str) -> dict[str, Any]:
+        said = {"name": name, "description": "Says how a city does. " * 30}
+        tools = [{"type": "function", "function": said}]
+        return {"messages": [{"role": "user", "content": question}], "tools": tools}
+
+    asked = [
+        offering("weather", "Hello"),
+        offering("weather", "Hi, you"),
+        offering("tides", "Hello"),
+    ]
+    plain, *found = usages({"messages": asked[0]["messages"]}, *asked)
+    before = found[0].prompt_tokens - plain.prompt_tokens
+    cached = [usage.prompt_tokens_details.cached_tokens for usage in found]
+    assert cached == [0, before // BLOCK_TOKENS * BLOCK_TOKENS, 0]
+
+
 def test_a_limit_of_tokens_counts_arguments_too():
     """Each of their tokens, so a long call leaves less of the limit."""
 

@@ -237,8 +237,8 @@ def _learning(axis: Axes, scenario: Scenario, title: str) -> str:
         label = f"{name}: {curve.share:.2f} ({spread})"
         axis.plot(runs, curve.curve, color=colour, marker=marker, label=label)
     if scenario.shift_at is not None:
-        shift = {"colors": "black", "linestyles": "--", "label": "skills shift"}
-        axis.vlines(scenario.shift_at, 0.72, 1.05, **shift)  # the legend is below
+        ends = [scenario.shift_at] * 2, [0.72, 1.05]  # the legend is below
+        axis.plot(*ends, color="black", linestyle="--", label="skills shift")
     axis.axhline(1, color="black", linewidth=1)
     axis.set(xlabel="runs", ylabel="share of the oracle (quality SIMULATED)", ylim=(0.5, 1.05))
     return title

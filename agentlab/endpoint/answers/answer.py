@@ -148,11 +148,7 @@ def said_in(choices: list[Choice], prompt_tokens: int) -> Said:
 async def _prompt_tokens(heard: Heard) -> int:
     """Count its tokens, those that frame it among them."""
     request, texts = heard.request, heard.request.texts
-    tokens = FRAME_TOKENS * (1 + len(texts)) + await count_all(texts)
-    if request.tools or request.response_format:  # a provider writes them into the prompt
-        described = msgspec.json.encode((request.tools, request.response_format)).decode()
-        tokens += await count_all([described])
-    return tokens
+    return FRAME_TOKENS * (1 + len(texts)) + await count_all([*request.described, *texts])
 
 
 def lengths(request: ChatRequest, prompts: int = 1) -> tuple[int, int]:

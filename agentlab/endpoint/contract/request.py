@@ -245,6 +245,12 @@ class ChatRequest(Shared, kw_only=True):
         return [(message.role, message.text) for message in self.messages]
 
     @property
+    def described(self) -> list[str]:
+        """What a provider writes before the conversation: of tools, and of the answer's form."""
+        both = self.tools, self.response_format
+        return [msgspec.json.encode(both).decode()] if any(both) else []
+
+    @property
     def texts(self) -> list[str]:
         """All that a model reads of the conversation: texts, and each call's name and arguments."""
         texts: list[str] = []

@@ -161,7 +161,8 @@ class LocalModel:
         if self._physics.jitter_sigma:  # a generator takes longer to make than all the rest
             draw = generator(*drawn, "timing")
             jitters = self._physics.jitter(draw), self._physics.jitter(draw)
-        known = blocks(request.texts) if self._physics.prefix_caching else ()
+        caches = self._physics.prefix_caching
+        known = blocks([*request.described, *request.texts]) if caches else ()
         return Answer(id, said, *jitters, known, thought if thinks else 0)
 
 
