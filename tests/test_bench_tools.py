@@ -53,7 +53,7 @@ EVERY = "engines: [sequential, asyncio, langgraph, langgraph-graph, functions]\n
 LOCKED = {
     "the experiment": "a7c418ffcae0663f76a1007283d113b629cc2d3da431f087caacbd0c34c12848",
     "the workflow": "20824f9c14c0bdd03189de5391a491350c0b490a3c6d94904e6936389119a419",
-    "the result": "4722286b942e7d67701ccb279895b75556b376fef73152a0d054dd2dda99b52b",
+    "the result": "52f14f8c2101f7fe38787f0ebfd3619c9ff5b3d657962892f46fd69871d86d7e",
 }
 
 
