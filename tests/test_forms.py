@@ -13,6 +13,7 @@ from jsonschema_rs import Draft202012Validator
 from langchain_core.output_parsers import PydanticOutputParser
 from pydantic import BaseModel, Field
 
+from agentlab.endpoint.answers._form import Form, schema_of
 from agentlab.endpoint.answers.answer import hear, take
 from agentlab.endpoint.answers.replies import Replies
 from agentlab.endpoint.contract.request import ChatRequest
@@ -154,6 +155,8 @@ def test_a_list_of_objects_is_a_list(form: str, many: int):
         "Review sections A, B and C of the contract.",
         "Summarise the sections on history and geography.",
         "What does the <div> tag do?",
+        "What does <risks><item>...</item></risks> mean?",
+        "How would I use <b>...</b>?",
         "Explain why people say yes or no.",
         'Explain this JSON Schema: {"type": "object", "properties": {"a": {"type": "string"}}}',
         "Please don't reply in JSON. Describe Busan.",
@@ -476,6 +479,37 @@ def test_tags_that_are_repeated_within_others_hold_a_list():
     fields = dict(re.findall(r"<(title|risks|outlook)>(.+?)</\1>", answer))
     assert list(fields) == ["title", "risks", "outlook"] and float(fields["outlook"]) >= 0
     assert re.fullmatch(r"(<item>[^<]+</item>){2,}", fields["risks"])
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "Put the risks in <risks><item>...</item></risks>",
+        "Answer in this format:\n<risks>\n  <item>...</item>\n  <item>...</item>\n</risks>",
+        "Reply as <risks><item>[risk]</item>...</risks>.",
+        "List risks as <risks><item></item></risks>",
+        "Use this form: <risks><item>...</item></risks>",
+        "<risks><item>...</item></risks> 형식으로 답해 줘",
+    ],
+)
+@pytest.mark.parametrize("role", ROLES)
+def test_a_list_in_tags_needs_no_other_tags(role: str, form: str):
+    """It is the whole answer, however it is asked for."""
+    assert re.fullmatch(r"<risks>(<item>[^<]+</item>){2,}</risks>", ask(*told(role, form)))
+
+
+def test_lists_in_tags_stand_in_order_beside_others_of_the_same_inner_tag():
+    """Whatever they are called: a type's name is a tag, too, where it is closed."""
+    tags = "<text></text>, <list><item>...</item></list> and <costs><item>...</item></costs>"
+    answer = ask(f"Describe Busan. Answer in {tags}.")
+    assert re.findall(r"^<(\w+)>.+</\1>$", answer, re.M) == ["text", "list", "costs"]
+
+
+def test_a_form_that_leaves_nothing_to_say_is_answered_in_prose():
+    """Whatever the form is, an answer is never empty."""
+    writer = REPLIES.writer("Describe Busan.", random.Random(1), (), as_json=False)
+    writer.form = Form("tags", schema_of({}))
+    assert writer.write().endswith(".")
 
 
 def test_tags_around_what_is_given_are_not_answered_with():

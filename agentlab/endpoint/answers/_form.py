@@ -57,7 +57,7 @@ def mentions(text: str, *words: str) -> bool:
 
 def _asked(text: str, shown: str, told: tuple[str, ...], asked: bool, as_json: bool) -> Form | None:
     tags = RE.tag.findall(text) if "<" in text and RE.asks_for_tags.search(text) else []
-    if fields := [tag for tag in tags if not RE.type.fullmatch(tag)]:
+    if fields := [listing or closed or bare for listing, _, closed, bare in tags]:
         return Form("tags", _fields(fields, text, told))
     if "{" in text and (schema := _schema_in(text)):
         return Form("json", schema)
@@ -121,7 +121,7 @@ def _fields(names: list[str], text: str, told: tuple[str, ...]) -> Schema:
         kinds[name] = next((each for each, _ in _objects(schema)), {})
     kinds |= {name: schema_of({inner: {"type": "array"}}) for name, inner in lists.items()}
     kinds["completed"] = {"const": ""}
-    return schema_of({name: kinds.get(name, {}) for name in names if name not in lists.values()})
+    return schema_of({name: kinds.get(name, {}) for name in names})
 
 
 def render(written: str, value: Any) -> str:

@@ -78,7 +78,7 @@ class Writer:
         """Return the answer in the form that the prompt asks for."""
         if self.form is None or (value := self._value()) is None:
             return self._prose()
-        return render(self.form.written, value)
+        return render(self.form.written, value) or self._prose()
 
     def as_object(self) -> Any:
         """Return the answer as a JSON object, of the form that was asked for, if any."""
