@@ -614,6 +614,43 @@ def test_the_docs_name_each_parameter_once():
     assert others == {*OF_OTHERS, "continuous_usage_stats", "stream_options"}
 
 
+@pytest.mark.parametrize("part", ["# The local model", "## What it refuses", "## What Responses"])
+def test_the_docs_say_that_a_repeated_request_gets_another_answer(part: str):
+    """Where answers, `seed` and responses are described, with the way to the same words."""
+    said = DOCS.read_text(encoding="utf-8").partition(f"{part}")[2].partition("\n## ")[0]
+    assert re.search(
+        r"[^.]*\b(?:second time|repeated request)\b[^\n]*`.?temperature\b[^\n]*0", said
+    )
+
+
+@pytest.mark.parametrize(
+    ("route", "asks"),
+    [
+        ("responses", {"input": "Describe Busan."}),
+        ("chat/completions", {"messages": [{"role": "user", "content": "Describe Busan."}]}),
+        ("chat/completions", {"messages": [{"role": "user", "content": "Hi"}], "seed": 3}),
+    ],
+)
+def test_a_repeated_request_gets_another_answer_unless_the_temperature_is_0(
+    route: str, asks: dict[str, Any]
+):
+    """With a seed of the client's, too, as the docs say."""
+
+    async def twice(**more: Any) -> list[str]:
+        transport = InProcessTransport(local_app(Settings(), time_scale=1.0))
+        async with httpx.AsyncClient(transport=transport, timeout=None) as http:
+            body = {"model": "m", **asks, **more}
+            url = f"http://127.0.0.1/v1/{route}"
+            answers = [(await http.post(url, json=body)).json() for _ in range(2)]
+        return [json.dumps(each.get("output") or each["choices"]) for each in answers]
+
+    words = r'"(?:text|content)": ("[^"]{20,}")'
+    one, two = (re.findall(words, each) for each in run_virtual(twice()).result)
+    assert one and two and one != two
+    one, two = (re.findall(words, each) for each in run_virtual(twice(temperature=0)).result)
+    assert one and one == two
+
+
 # Answers.
 
 
