@@ -7,10 +7,12 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -152,6 +154,33 @@ def test_serving_by_hand_prints_the_address_and_ends_on_interrupt():
     url = re.search(r"http://127\.0\.0\.1:\d+/v1", line)
     assert url is not None and "preset instant, 20 model seconds" in line and "seed 3" in line
     assert ask(url[0]).status_code == 200
+    server.send_signal(signal.SIGINT)
+    _, complaints = server.communicate(timeout=60)
+    assert (server.returncode, complaints) == (0, "")
+
+
+@pytest.mark.parametrize("plan", ["[]", "[{kind: reset, calls: [1]}]"])
+def test_a_client_that_sends_many_requests_and_goes_is_noticed_quietly(plan: str, tmp_path: Path):
+    """One connection, five streams one behind the other: the first one ends, no other begins."""
+    (tmp_path / "plan.yaml").write_text(plan)
+    server = serve("--port", "0", "--faults", str(tmp_path / "plan.yaml"))
+    assert server.stdout is not None
+    url = re.search(r"http://(127\.0\.0\.1):(\d+)", server.stdout.readline())
+    assert url is not None
+    said = '"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9000, "ignore_eos": true'
+    body = f'{{"model": "m", "stream": true, {said}}}'
+    asks = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}"
+    with socket.create_connection((url[1], int(url[2]))) as client:
+        client.sendall(f"{asks}\r\n\r\n{body}".encode() * 5)
+        with suppress(ConnectionResetError):  # by the plan
+            client.recv(100)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def ended() -> bool:
+        spans = httpx.get(f"{url[0]}/lab/spans", trust_env=False).json()["spans"]
+        return [span.get("end_s") is not None for span in spans] == [True]
+
+    assert becomes_true(ended, within_s=20)
     server.send_signal(signal.SIGINT)
     _, complaints = server.communicate(timeout=60)
     assert (server.returncode, complaints) == (0, "")

@@ -84,11 +84,8 @@ class LocalModel:
         self, reply: _Replying, scope: Scope, receive: Receive, send: Send, span: Span
     ) -> None:
         body = await asgi.read_body(scope, receive)
-        if len(body) <= _SHORT_BYTES:
+        async with self._reading if len(body) > _SHORT_BYTES else _ANY_TIME:
             answer, dialect, stream = await reply(body, span)
-        else:
-            async with self._reading:
-                answer, dialect, stream = await reply(body, span)
         try:
             exchange = _Exchange(self._live, span, answer, dialect)
             await exchange.run(receive, send, stream=stream)
@@ -203,15 +200,11 @@ class _Exchange:
         headers = () if stream else self._headers()
         self._note(self._thought + self._said.completion_tokens, status=200)
         dialect.cached_tokens = job.cached_tokens
-        if stream:
-            body = opening + dialect.closing()
-        elif not isinstance(body := dialect.whole(), dict):
+        body = opening + dialect.closing() if stream else dialect.whole()
+        if not isinstance(body, bytes | dict):
             body = await body
         self._note_lateness(due_s)
-        if stream:
-            await asgi.finish(send, body)
-        else:
-            await asgi.respond(send, 200, body, headers)
+        await (asgi.finish(send, body) if stream else asgi.respond(send, 200, body, headers))
 
     async def _words(self, send: Send, dialect: Any) -> bytes:
         """Stream all tokens; return what is still to be sent because there were none."""

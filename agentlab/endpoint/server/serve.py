@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import chain
 from types import FrameType
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -82,6 +83,11 @@ class _Protocol(HttpToolsProtocol):
     _unfinished = False  # a request has begun to arrive
     _around_bytes = 0  # of that request, its body left out
     _arriving: asyncio.TimerHandle | None = None
+    _answered: Any = None  # the cycle of the request that is being answered
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.cycle = self._answered  # uvicorn tells only the last of a pipeline
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self._around_bytes += len(data)
@@ -106,6 +112,7 @@ class _Protocol(HttpToolsProtocol):
             self._refuse(refusal("headers_too_large", most_bytes=MOST_HEAD_BYTES))
             raise ValueError  # which stops the parser
         super().on_headers_complete()
+        self._answered = self._answered if self.pipeline else self.cycle
         self.scope["raw_path"] = self.url.partition(b"?")[0]  # uvicorn's lacks host and fragment
 
     def on_body(self, body: bytes) -> None:
@@ -118,6 +125,10 @@ class _Protocol(HttpToolsProtocol):
         if self._arriving is not None:
             self._arriving.cancel()
             self._arriving = None
+
+    def on_response_complete(self) -> None:
+        self._answered = self.pipeline[-1][0] if self.pipeline else self.cycle
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(RequestError(400, msg))
@@ -132,15 +143,12 @@ class _Protocol(HttpToolsProtocol):
             self.transport.abort()  # another answer is on its way
             return
         body = msgspec.json.encode(error.body)
-        self.transport.write(
-            STATUS_LINE[error.status]
-            + b"content-type: application/json\r\nconnection: close\r\ncontent-length: "
-            + b"%d\r\n\r\n%b" % (len(body), body)
-        )
+        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+        self.transport.write(STATUS_LINE[error.status] + head % len(body) + body)
         self.transport.close()
 
     def _reset(self) -> None:
-        self.cycle.disconnected = True  # nobody is left to be told that there is no answer
+        self._answered.disconnected = True  # nobody is left to be told that there is no answer
         with suppress(OSError):  # without it the peer sees an end, not a reset
             connection = self.transport.get_extra_info("socket")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
