@@ -186,6 +186,31 @@ def test_a_client_that_sends_many_requests_and_goes_is_noticed_quietly(plan: str
     assert (server.returncode, complaints) == (0, "")
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks at what is open there")
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "0<&-", "0<&- 1>&- 2>&-"])
+def test_it_serves_without_its_standard_streams(closed: str):
+    """As cron and service managers start programs; no file or socket takes their places."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = f"exec {sys.executable} -m agentlab serve --port {port} --preset instant {closed}"
+    server = subprocess.Popen(["sh", "-c", command])
+    health = f"http://127.0.0.1:{port}/health"
+
+    def served() -> bool:
+        with suppress(httpx.TransportError):
+            return httpx.get(health, trust_env=False).status_code == 200
+        return False
+
+    try:
+        assert becomes_true(lambda: server.poll() is not None or served())
+        assert server.poll() is None
+        for number in re.findall(r"\d", closed):
+            assert os.readlink(f"/proc/{server.pid}/fd/{number}") == os.devnull
+    finally:
+        server.send_signal(signal.SIGINT)
+    assert server.wait(timeout=60) == 0
+
+
 def test_a_port_in_use_is_a_clear_error():
     """One line that names the port and the way out; exit code 2; no traceback."""
     with socket.socket() as taken:

@@ -23,6 +23,9 @@ _TOOLS = [str(folder / "tools") for folder in Path(__file__).parents[1:3]]  # of
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` asks for; return the exit code, 2 for an error of the user's."""
+    for name in ("stdin", "stdout", "stderr"):  # service managers may close them
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r+", encoding="utf-8"))
     given = sys.argv[1:] if argv is None else list(argv)
     two = " ".join(given[:2])
     options = _parser().parse_args([two, *given[2:]] if two in COMMANDS else given)
