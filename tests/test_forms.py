@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from langchain_core.output_parsers import PydanticOutputParser
 from pydantic import BaseModel, Field
 
 from agentlab.endpoint.answers._form import Form, schema_of
+from agentlab.endpoint.answers._prompt import read
 from agentlab.endpoint.answers.answer import hear, take
 from agentlab.endpoint.answers.replies import Replies
 from agentlab.endpoint.contract.request import ChatRequest
@@ -36,6 +38,16 @@ def told(role: str, form: str) -> list[tuple[str, str]]:
     if role == "user":
         return [("user", f"Describe Busan. {form}")]
     return [(role, f"You are a geographer. {form}"), ("user", "Describe Busan.")]
+
+
+def test_each_form_that_the_docs_list_is_asked_for_by_their_words_alone():
+    """As they stand in the table, in front of nothing and behind nothing."""
+    docs = (Path(__file__).parents[1] / "docs" / "local_model.md").read_text(encoding="utf-8")
+    table = docs.partition("## The form of its answers")[2].partition("\n\nWhere a system's")[0]
+    forms = re.findall(r"`([^`]+)`", " ".join(re.findall(r"^\| (.*?) \|", table, re.M)))
+    asked = {form: read(form) for form in forms}
+    assert len(asked) >= 17
+    assert [form for form, it in asked.items() if not (it.form or it.headings or it.length)] == []
 
 
 @pytest.mark.parametrize(
@@ -68,6 +80,11 @@ def told(role: str, form: str) -> list[tuple[str, str]]:
         ("이름, 인구 필드를 가진 JSON 객체로 답하세요.", "이름 인구"),
         ("JSON 형식으로 답하세요. 키: 제목, 요약", "제목 요약"),
         ("'이름'과 '나이'를 키로 하는 JSON만 출력하세요.", "이름 나이"),
+        ("name과 age 키를 가진 JSON", "name age"),
+        ("name과 age 키를 가진 JSON을 주세요", "name age"),
+        ("이름, 인구 필드가 있는 JSON이 필요합니다.", "이름 인구"),
+        ("JSON with the keys name and age (int)", "name age"),
+        ("A JSON object with name and age", "name age"),
     ],
 )
 @pytest.mark.parametrize("role", ROLES)
@@ -128,6 +145,8 @@ def test_types_in_a_sketch_are_kept():
         ("Return a JSON array of four objects, each with the keys name and age.", 4),
         ("Write 5 examples as a JSON list, each with name and age fields.", 5),
         ("name과 age 키를 가진 객체 2개를 JSON 배열로 출력하세요.", 2),
+        ("A JSON array of three objects with name and age", 3),
+        ("a JSON array of three objects, each with the keys name and age", 3),
     ],
 )
 def test_a_list_of_objects_is_a_list(form: str, many: int):
@@ -168,6 +187,12 @@ def test_a_list_of_objects_is_a_list(form: str, many: int):
         'The server sent {"town": "Busan", "size": 3}. Describe Busan.',
         "I read 300 words a minute. Describe Busan.",
         "JSON에 대해 설명하세요.",
+        "JSON을 주고받는 이유를 쓰세요.",
+        "JSON 응답을 분석해 주세요.",
+        "JSON을 보내는 방법을 쓰세요.",
+        "name과 age 키를 가진 JSON은 무엇인가요?",
+        "A JSON array of objects is slower than a table. Why?",
+        "JSON with comments was never a standard. Why?",
         "밭의 열쇠에 대해 쓰세요.",
     ],
 )
@@ -401,6 +426,8 @@ def test_one_of_a_few_words_is_answered_with_one(role: str, form: str, words: tu
         ("Say which of these it is, one of [small, large].", "small large"),
         ("Label it as calm, rough or wild. Answer with one word.", "calm rough wild"),
         ("A, B or C only. Answer A, B or C.", "A B C"),
+        ("Is it large? A, B or C only", "A B C"),
+        ("'north' or 'south' only, please.", "north south"),
         ("Which is it? Options: old; new. Answer with the option only.", "old new"),
         ("Choose exactly one of the following:\n- inland\n- coastal", "inland coastal"),
         ("Reply 'north', 'south' or 'neither'.", "north south neither"),
@@ -446,6 +473,8 @@ def test_a_number_alone_is_in_the_range_asked_for(role: str, form: str, least: i
         "Answer in English or Korean. Describe Busan.",
         "What is the difference between 'affect' and 'effect'?",
         "Give each town a score.",
+        "Describe a place for cats or dogs only.",
+        "Describe members or staff only areas.",
     ],
 )
 def test_options_that_are_only_spoken_of_are_answered_in_prose(prompt: str):
