@@ -189,6 +189,7 @@ def test_no_sentence_is_said_twice(prompt: str):
         ("Get the orders of Ana", "the orders of Ana"),
         ("Topic: tidal power\nWrite a report.", "tidal power"),
         ("조력 발전에 대해 쓰세요.", "조력 발전"),
+        ("Who was Ada? Answer in JSON with the keys name and born.", "Who was Ada"),
     ],
 )
 def test_the_topic_is_a_phrase_of_the_prompt(prompt: str, topic: str):
