@@ -233,8 +233,7 @@ def _learning(axis: Axes, scenario: Scenario, title: str) -> str:
     drawn = zip(scenario.policies.items(), _COLOURS, _MARKERS, strict=False)
     for (name, curve), colour, marker in drawn:
         runs = [BLOCK * block for block in range(1, len(curve.curve) + 1)]
-        spread = f"{curve.least_share:.2f} to {curve.most_share:.2f}"
-        label = f"{name}: {curve.share:.2f} ({spread})"
+        label = f"{name}: {curve.share:.2f} ({curve.least_share:.2f} to {curve.most_share:.2f})"
         axis.plot(runs, curve.curve, color=colour, marker=marker, label=label)
     if scenario.shift_at is not None:
         ends = [scenario.shift_at] * 2, [0.72, 1.05]  # the legend is below

@@ -40,9 +40,7 @@ class Conversation(NamedTuple):
 
 def conversation(request: ChatRequest) -> Conversation:
     """Return what was asked and found; some clients hand results back as the user's words."""
-    task = before = ""
-    made: list[tuple[str, str, Any]] = []
-    calls: dict[str | None, Any] = {}
+    task, made, calls, before = "", list[tuple[str, str, Any]](), dict[str | None, Any](), ""
     offered = {tool.function.name for tool in request.tools or ()}
     for message in request.messages:
         text = message.text
