@@ -26,6 +26,13 @@ pywin32==311 ; sys_platform == 'no such system' \\
     --hash=sha256:00
 """
 THERE = {"httpx": "0.28.1", "typing-extensions": "4.15.0", "pip": "25"}
+ASKED = [
+    "httpx>=0.28",
+    "typing-extensions>=4.9",
+    "uvloop>=0.22; sys_platform != 'win32'",
+    "pydantic-ai-slim[openai]>=2.31; extra == 'pydantic-ai'",
+]
+BASE = THERE | {"uvloop": "0.22.1"}
 URL = "http://127.0.0.1:1/v1"
 
 
@@ -38,6 +45,10 @@ URL = "http://127.0.0.1:1/v1"
         (doctor.packages(LOCK, THERE), OK, "all 2 of the lock"),
         (doctor.packages(LOCK, {"httpx": "0.28.1"}), FAIL, "typing-extensions is missing"),
         (doctor.packages(LOCK, THERE | {"httpx": "1"}), WARN, "httpx 1, not 0.28.1"),
+        (doctor.of_wheel(ASKED, BASE), OK, "all of the base install, and of the extras none"),
+        (doctor.of_wheel(ASKED, BASE | {"pydantic-ai-slim": "3"}), OK, "extras pydantic-ai"),
+        (doctor.of_wheel(ASKED, BASE | {"httpx": "0.9"}), FAIL, "httpx 0.9, not 0.28 or newer"),
+        (doctor.of_wheel(ASKED, {"httpx": "1"}), FAIL, "typing-extensions is missing"),
     ],
 )
 def test_facts_decide(finding, verdict, words):
@@ -88,6 +99,15 @@ def test_a_foreign_package_of_the_same_name_is_named(monkeypatch, tmp_path):
     finding = doctor.check_agentlab()
     assert (finding.verdict, "agentlab 0.4.0 is another" in finding.found) == (FAIL, True)
     assert finding.cure.startswith("`pip uninstall agentlab`, then run `make setup`")
+
+
+def test_a_wheel_is_told_apart_from_a_checkout(monkeypatch, tmp_path):
+    """It has no lock and needs no kernel, and what it asks for is read from its own metadata."""
+    monkeypatch.setattr(doctor, "LOCK", tmp_path / "requirements.lock")
+    assert doctor.check_packages().verdict == OK
+    monkeypatch.setattr(doctor, "installed", dict)
+    assert doctor.check_packages().verdict == FAIL
+    assert (doctor.check_kernel().verdict, "`course`" in doctor.check_kernel().found) == (OK, True)
 
 
 @pytest.fixture

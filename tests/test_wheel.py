@@ -232,6 +232,14 @@ def test_the_base_install_serves(bare: Path):
     assert run(bare, "-c", SERVES).strip() == "stop"
 
 
+def test_the_doctor_checks_what_a_wheel_has(bare: Path):
+    """Neither a lock nor a kernel is missing where nobody promised one."""
+    said = run(bare, "-m", "agentlab", "doctor", "--offline")
+    assert said.splitlines()[-1] == "Ready: try `agentlab serve`."
+    assert "all of the base install, and of the extras none" in said
+    assert "lock" not in said and "make setup" not in said
+
+
 def test_the_base_install_takes_a_trace_there_and_back(bare: Path, tmp_path: Path):
     """`agentlab trace` runs a tool that travels inside the package."""
     sample = ROOT / "data/traces/agents.jsonl"

@@ -11,7 +11,7 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,12 @@ from agentlab.commands.main import COMMANDS
 from agentlab.errors import AgentLabError
 
 ROOT = Path(__file__).resolve().parents[1]
-SETUP = "run `make setup` (on Windows `py -3.12 tools\\setup.py`)"
+LOCK = ROOT / "requirements.lock"
+NAME = "agentlab-course"
+IN_CHECKOUT = "run `make setup` (on Windows `py -3.12 tools\\setup.py`)"
+# Of a wheel there is no checkout to set up, and no index may have it: only its source does.
+SETUP = IN_CHECKOUT if LOCK.exists() else f"install {NAME} again from where you had it"
+TROUBLES = "docs/troubleshooting.md" + ("" if LOCK.exists() else " of the checkout")
 KERNEL_TIMEOUT_S = 30.0
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
@@ -45,7 +50,8 @@ def run(options: argparse.Namespace) -> int:
     for finding in examine(offline=options.offline):
         print(finding, flush=True)
         failed |= finding.verdict == FAIL
-    print("Something is missing: see FAIL above." if failed else "Ready: open notebooks/.")
+    ready = "Ready: open notebooks/." if LOCK.exists() else "Ready: try `agentlab serve`."
+    print("Something is missing: see FAIL above." if failed else ready)
     return int(failed)
 
 
@@ -60,7 +66,7 @@ def examine(*, offline: bool = False) -> Iterator[Finding]:
             finding = Finding(FAIL, " ".join(str(error).split()))
         except Exception as error:
             said = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-            finding = Finding(FAIL, said, f"{SETUP}, or see docs/troubleshooting.md")
+            finding = Finding(FAIL, said, f"{SETUP}, or see {TROUBLES}")
         yield finding._replace(name=name)
 
 
@@ -72,17 +78,25 @@ def python(version: tuple[int, ...]) -> Finding:
     return Finding(FAIL, f"{said}, not 3.11 to 3.13", f"install Python 3.12, then {SETUP}")
 
 
+def installed() -> dict[str, str]:
+    """Return the version of every package that is there, by its name."""
+    every = importlib.metadata.distributions()
+    return {normal(each.name): each.version for each in every if each.name}
+
+
+def normal(name: str) -> str:
+    """Return a package's name as PyPI compares names."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def packages(lock: str, there: Mapping[str, str] | None = None) -> Finding:
     """Look for every package that the lock has for this system, at its version."""
     from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
 
-    if there is None:
-        every = importlib.metadata.distributions()
-        there = {canonicalize_name(each.name): each.version for each in every if each.name}
+    there = installed() if there is None else there
     lines = [line.rstrip(" \\") for line in lock.splitlines() if re.match(r"[A-Za-z0-9]", line)]
     wanted = {
-        canonicalize_name(each.name): str(each.specifier).removeprefix("==")
+        normal(each.name): str(each.specifier).removeprefix("==")
         for each in map(Requirement, lines)
         if each.marker is None or each.marker.evaluate()
     }
@@ -91,6 +105,45 @@ def packages(lock: str, there: Mapping[str, str] | None = None) -> Finding:
         said = [f"{name} {there.get(name, 'is missing')}, not {wanted[name]}" for name in odd[:5]]
         return Finding(WARN if odd[0] in there else FAIL, "; ".join(said), SETUP)
     return Finding(OK, f"all {len(wanted)} of the lock")
+
+
+def check_packages() -> Finding:
+    """Judge what the lock has in a checkout, and what the wheel asks for where there is none."""
+    if LOCK.exists():
+        return packages(LOCK.read_text(encoding="utf-8"))
+    return of_wheel(importlib.metadata.requires(NAME) or [])
+
+
+# As hatchling writes pyproject.toml's: name, extras, least version, system, extra. The base install
+# has no `packaging`, which reads more.
+_ASKED = re.compile(
+    r"([\w.-]+)(?:\[.*?\])?>=([\d.]+)(; sys_platform != 'win32')?(?:; extra == '([\w-]+)')?"
+)
+
+
+def of_wheel(asked: Iterable[str], there: Mapping[str, str] | None = None) -> Finding:
+    """Look for what the base install asks for, and say which extras are there in full."""
+    there = installed() if there is None else there
+    lacks: dict[str, list[str]] = {"": []}
+    for name, least, not_windows, extra in map(_read, asked):
+        its, version = lacks.setdefault(extra, []), there.get(normal(name))
+        if not (not_windows and sys.platform == "win32") and _numbers(version) < _numbers(least):
+            its.append(f"{name} {version or 'is missing'}, not {least} or newer")
+    if base := lacks.pop(""):
+        return Finding(FAIL, "; ".join(base[:5]), SETUP)
+    whole = [extra for extra, its in sorted(lacks.items()) if not its]
+    return Finding(OK, f"all of the base install, and of the extras {', '.join(whole) or 'none'}")
+
+
+def _read(line: str) -> tuple[str, ...]:
+    found = _ASKED.fullmatch(line)
+    if found is None:
+        raise ValueError(f"{NAME} asks for {line!r}, which the doctor cannot read")
+    return found.groups("")
+
+
+def _numbers(version: str | None) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version or "")]
 
 
 def check_agentlab() -> Finding:
@@ -125,7 +178,9 @@ def check_proxy() -> Finding:
 
 
 def check_kernel() -> Finding:
-    """Start a notebook's kernel, and let it compute."""
+    """Start a notebook's kernel, and let it compute; the base install of a wheel has none."""
+    if not LOCK.exists() and "jupyter-client" not in installed():
+        return Finding(OK, "none is here; the extra `course` brings it")
     from jupyter_client.manager import run_kernel
 
     with (
@@ -154,7 +209,8 @@ def check_endpoint() -> Finding:
     if answer == expected:
         return Finding(OK, f"it gives the known answer, {t.spans[0].late_ms or 0.0:.1f} ms late")
     found = f"answered {answer[:40]!r}, not {str(expected)[:40]!r}"
-    return Finding(FAIL, found, "fetch data/ and agentlab/ again")
+    again = "fetch data/ and agentlab/ again" if LOCK.exists() else SETUP
+    return Finding(FAIL, found, again)
 
 
 def check_real_model() -> Finding:
@@ -197,7 +253,7 @@ def refusal(error: Any) -> Finding:
 
 CHECKS: dict[str, Callable[[], Finding]] = {
     "python": lambda: python(sys.version_info[:3]),
-    "packages": lambda: packages((ROOT / "requirements.lock").read_text(encoding="utf-8")),
+    "packages": check_packages,
     "agentlab": check_agentlab,
     "settings": check_settings,
     "proxy": check_proxy,
