@@ -280,6 +280,20 @@ def test_a_window_without_calls_is_said(fresh_lab, tmp_path):
     assert report.felt(made).splitlines()[2] == "| asyncio | 0 | 0 |"
     (axis,) = plots.responses(made, rows(tmp_path, made)).axes
     assert axis.get_title(loc="left") == "No call inside the window was answered"
+    assert "no call was due in the window from 100 s on\n" in report.markdown(made)
+
+
+def test_no_call_is_no_time_to_first_token_missed(fresh_lab, tmp_path):
+    """What is said of an SLO is said of calls; where only some runs had one, those are meant."""
+    text = "workloads:\n" + "".join(
+        f"- {{agents: 5, arrivals: {{constant: {{per_s: {rate}}}}}}}\n" for rate in (1, 2, 5)
+    )
+    text += "engines: [asyncio]\nslo: {ttft_s: 1}\nwindow: {from_s: %g, to_s: 50}\n"
+    none, some = (report.markdown(run(tmp_path, text % from_s)) for from_s in (40, 3))
+    assert "no call was due in the window from 40 s to 50 s\n" in none
+    assert "first token" not in none and "few enough" not in none
+    assert "no call was due in the window from 3 s to 50 s, in 2 of 3 runs\n" in some
+    assert "TTFT" in some
 
 
 def test_requests_are_a_frame(fresh_lab, tmp_path):
@@ -327,6 +341,8 @@ def test_arrivals_that_cannot_be_are_refused(tmp_path, workload, says):
         ("slo: {}", "give ttft_s, itl_s or response_s"),
         ("slo: {response_s: 1, share: 2}", "share"),
         ("window: {from_s: -1}", "from_s"),
+        ("window: {from_s: 60, to_s: 10}", "to_s: must be more than from_s, which is 60; got 10"),
+        ("window: {from_s: 1, to_s: 1}", "to_s: must be more than from_s"),
         ("price: {prompt: 1}", "answer"),
         ("engines: [crowd]\nmax_concurrency: [1]", "takes no settings, arrivals"),
     ],
