@@ -150,7 +150,7 @@ def test_a_missing_package_is_a_line():
     assert (done.returncode, done.stderr) == (1, "")
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
     assert [line.split()[1] for line in failed] == ["packages", "settings", "kernel", "endpoint"]
-    cures = ("; run `make setup`", "is not installed; pip install 'agentlab-course[")
+    cures = ("; run `make setup`", "is not installed; in the checkout: pip install '.[")
     assert all(any(cure in line for cure in cures) for line in failed)
 
 

@@ -230,5 +230,5 @@ def test_a_missing_framework_is_named(engine, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, f"agentlab.engines.{engine.replace('-', '_')}", raising=False)
-    with pytest.raises(ConfigError, match=rf"pip install 'agentlab-course\[{engine}\]'"):
+    with pytest.raises(ConfigError, match=rf"pip install '\.\[{engine}\]'"):
         asyncio.run(engines.run(ONE, engine=engine))

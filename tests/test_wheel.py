@@ -210,6 +210,13 @@ def test_the_base_install_asks_and_measures(bare: Path):
     assert second == "1"
 
 
+def test_the_base_install_runs_the_readmes_first_example(bare: Path):
+    """As far as it says that no extra is needed."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    needs_none, _, _ = readme.split("```python\n")[1].partition("\nfrom agentlab import plots")
+    assert run(bare, "-c", needs_none + "\nprint(t.peak)").strip() == "3"
+
+
 SERVES = """
 import subprocess, sys, urllib.request, json
 serve = subprocess.Popen(
@@ -266,8 +273,8 @@ WORKFLOW = (
     ids=["a chat model", "an engine", "a plot"],
 )  # fmt: skip
 def test_what_is_not_installed_says_which_extra_brings_it(code: str, extra: str, bare: Path):
-    """An import error names the package; ours adds the way out."""
+    """An import error names the package; ours adds the way out, which no index has to know."""
     tried = f"try:\n    exec({code!r})\nexcept Exception as e:\n    print(type(e).__name__, e)\n"
     said = run(bare, "-c", tried)
     assert said.startswith("ConfigError")
-    assert f"pip install 'agentlab-course[{extra}]'" in said
+    assert f"pip install '.[{extra}]'" in said

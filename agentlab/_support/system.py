@@ -44,7 +44,7 @@ def extras(extra: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         missing = f"{error.name} is not installed"
-        raise ConfigError(f"{missing}; pip install 'agentlab-course[{extra}]'") from None
+        raise ConfigError(f"{missing}; in the checkout: pip install '.[{extra}]'") from None
 
 
 def allow_many_connections() -> None:
