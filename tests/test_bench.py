@@ -152,7 +152,7 @@ def test_a_wrong_experiment_is_refused(tmp_path, text, words):
     [
         (
             SMALL + "seeds: [2026-13-45]\n",
-            ":3:9: not YAML in UTF-8: month must be in 1..12",
+            ":3:9: unreadable as YAML in UTF-8: month must be in 1..12",
         ),
         (SMALL + "repeats: 0\n", ":3:10: repeats: should be greater than or equal to 1; got 0"),
         (

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from agentlab import workflow
+from agentlab._support.yaml_file import LocatedFile
 from agentlab.commands.main import main
 from agentlab.errors import ConfigError, FileError
 from agentlab.settings import DATA
@@ -162,7 +163,7 @@ def test_a_circle_is_found_at_one_of_its_prompts(written):
 @pytest.mark.parametrize(
     ("text", "place", "says"),
     [
-        ("about: x\nsteps: [", (2, 9), "not YAML in UTF-8"),
+        ("about: x\nsteps: [", (2, 9), "unreadable as YAML in UTF-8"),
         ("about: x\n  steps: 3", (2, 8), "mapping values are not allowed here"),
         ("about: x\nsteps:\n\t- name: a", (3, 1), "cannot start any token"),
         ("about: *who", (1, 8), "undefined alias"),
@@ -179,7 +180,7 @@ def test_a_circle_is_found_at_one_of_its_prompts(written):
         (
             "about: x\nsteps: " + "[" * 2000,
             (1, 1),
-            "not YAML in UTF-8: maximum recursion",
+            "unreadable as YAML in UTF-8: maximum recursion",
         ),
     ],
     ids=lambda value: str(value)[:24],
@@ -189,6 +190,15 @@ def test_what_is_no_yaml_is_found(written, text, place, says):
     [(line, column, _, said)] = problems(written(text))
     assert (line, column) == place
     assert says in said
+
+
+def test_a_file_that_is_not_there_or_too_long_is_named(tmp_path):
+    """What is wrong with a file is not said of its text; a long one is refused unread."""
+    with pytest.raises(ConfigError, match=r"UTF-8: No such file or directory$"):
+        LocatedFile(tmp_path / "nope.yaml", what="plan")
+    (tmp_path / "long.yaml").write_text("workloads:\n" + "- {agents: 3}\n" * 200_000)
+    with pytest.raises(ConfigError, match="more than 250,000 bytes; shorten or split it"):
+        LocatedFile(tmp_path / "long.yaml", what="experiment")
 
 
 def test_one_problem_takes_one_line(written):

@@ -33,23 +33,27 @@ class LocatedFile:
     """The `value` of one YAML document, and where in the file each part of it stands.
 
     Keys are text as written, even `yes` and `1`. `what` says what such a file holds. One that is
-    not YAML in UTF-8, or gives a key twice, is a FileError.
+    not YAML in UTF-8, gives a key twice, or would take long to read, is a FileError.
     """
 
     def __init__(self, path: Path, *, what: str):
         self._path, self._what, self._text = path, what, ""
         try:
+            if path.stat().st_size > 250_000:  # some seconds' worth
+                raise ValueError("it has more than 250,000 bytes; shorten or split it")
             # A byte that is not UTF-8 becomes a character that YAML refuses, and so has a place.
             self._text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
             loader = _Loader(self._text)
             self._root: yaml.Node | None = loader.get_single_node()
             self.value: Any = self._root and loader.construct_document(self._root)
-        except (OSError, yaml.YAMLError, RecursionError) as error:
+        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
             index = mark.index if mark else getattr(error, "position", 0)
-            parts = [getattr(error, part, None) for part in ("context", "problem", "reason")]
+            parts = [getattr(error, p, None) for p in "context problem reason strerror".split()]
             says = ", ".join(filter(None, parts)) or str(error)
-            raise self.error([self._at(index, "", f"not YAML in UTF-8: {says}")]) from None
+            raise self.error(
+                [self._at(index, "", f"unreadable as YAML in UTF-8: {says}")]
+            ) from None
 
     def decode(self, kind: type[T]) -> T:
         """Return it as a model, or several; else raise a FileError with all mistakes."""

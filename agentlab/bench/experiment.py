@@ -256,7 +256,7 @@ class Experiment:
             raise ValueError(f"the engine crowd has no client; it needs {needs}, and {lacks}")
         if len(self.by_name) < len(self.workloads):
             names = ", ".join(workload.name for workload in self.workloads)
-            raise ValueError(f"two workloads have one name: {names}; leave out or rename one")
+            raise ValueError(f"two workloads have one name: {names:.200}; leave out or rename one")
         if taken := {"preset", "seed"} & set(self.settings):
             raise ValueError(f"settings: {taken.pop()} has a list of its own in the experiment")
 

@@ -12,7 +12,6 @@ from pydantic import Field
 from agentlab._support.fields import NotNegative, model
 from agentlab.bench.arrivals import Seconds
 from agentlab.bench.requests import Request
-from agentlab.errors import ConfigError
 
 Dollars = Annotated[float, Field(ge=0, le=1e6)]
 
@@ -55,8 +54,7 @@ class Window:
 
     def __post_init__(self) -> None:
         if self.to_s and self.to_s <= self.from_s:
-            says = f"must be more than from_s, which is {self.from_s:g}; got {self.to_s:g}"
-            raise ConfigError(says, field="to_s")
+            raise ValueError(f"to_s must be more than from_s, {self.from_s:g}; got {self.to_s:g}")
 
     def holds(self, due_s: float) -> bool:
         """Return whether a call that is due then counts."""
