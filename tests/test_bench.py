@@ -152,8 +152,14 @@ def test_a_wrong_experiment_is_refused(tmp_path, text, words):
     [
         (
             SMALL + "seeds: [2026-13-45]\n",
-            ":3:9: unreadable as YAML in UTF-8: month must be in 1..12",
+            ":3:9: cannot read YAML in UTF-8: month must be in 1..12",
         ),
+        (
+            SMALL + "seeds: [7, 010]\n",
+            ":3:12: cannot read YAML in UTF-8: 010 is octal or of base 60",
+        ),
+        (SMALL + "seeds: [1:30]\n", ":3:9: cannot read YAML in UTF-8: 1:30 is octal or of base 60"),
+        (SMALL + "seeds: [0x1F, 0, 1_000]\nrepeats: 0\n", ":4:10: repeats: should be greater"),
         (SMALL + "repeats: 0\n", ":3:10: repeats: should be greater than or equal to 1; got 0"),
         (
             "about: x\nworkloads:\n  - agents: 2\n  - workflow: nothing\n",

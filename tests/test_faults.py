@@ -278,7 +278,7 @@ def test_a_wrong_plan_is_refused(plan: Any, words: str):
         ("- {kind: reset}\n", ":1:3: [0]: give either probability or calls"),
         (
             "- {kind: quota, calls: [1]}\n- {agent: 2026-13-45}\n",
-            ":2:11: unreadable as YAML in UTF-8: ",
+            ":2:11: cannot read YAML in UTF-8: ",
         ),
     ],
 )

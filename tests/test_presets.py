@@ -91,7 +91,7 @@ FIGURE = {"value": 1, "basis": "chosen", "source": "for this test"}
         (course(itl_base_ms=FIGURE | {"basis": "guessed"}), ["guessed", "itl_base_ms.basis"]),
         (course(itl_bse_ms=FIGURE), ["itl_bse_ms"]),
         ("about: nothing else", ["prefill_base_ms"]),
-        ("{", ["mine.yaml:1:2: ", "unreadable as YAML in UTF-8"]),
+        ("{", ["mine.yaml:1:2: ", "cannot read YAML in UTF-8"]),
         ("", ["dictionary", "None"]),
         ("about: 2026-13-45", ["mine.yaml:1:8: ", "month must be in 1..12"]),
         (course(faults=[{"kind": "reset"}]), ["faults[0]: give either probability or calls"]),

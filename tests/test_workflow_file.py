@@ -163,7 +163,7 @@ def test_a_circle_is_found_at_one_of_its_prompts(written):
 @pytest.mark.parametrize(
     ("text", "place", "says"),
     [
-        ("about: x\nsteps: [", (2, 9), "unreadable as YAML in UTF-8"),
+        ("about: x\nsteps: [", (2, 9), "cannot read YAML in UTF-8"),
         ("about: x\n  steps: 3", (2, 8), "mapping values are not allowed here"),
         ("about: x\nsteps:\n\t- name: a", (3, 1), "cannot start any token"),
         ("about: *who", (1, 8), "undefined alias"),
@@ -180,7 +180,7 @@ def test_a_circle_is_found_at_one_of_its_prompts(written):
         (
             "about: x\nsteps: " + "[" * 2000,
             (1, 1),
-            "unreadable as YAML in UTF-8: maximum recursion",
+            "cannot read YAML in UTF-8: maximum recursion",
         ),
     ],
     ids=lambda value: str(value)[:24],

@@ -51,9 +51,7 @@ class LocatedFile:
             index = mark.index if mark else getattr(error, "position", 0)
             parts = [getattr(error, p, None) for p in "context problem reason strerror".split()]
             says = ", ".join(filter(None, parts)) or str(error)
-            raise self.error(
-                [self._at(index, "", f"unreadable as YAML in UTF-8: {says}")]
-            ) from None
+            raise self.error([self._at(index, "", f"cannot read YAML in UTF-8: {says}")]) from None
 
     def decode(self, kind: type[T]) -> T:
         """Return it as a model, or several; else raise a FileError with all mistakes."""
@@ -110,7 +108,10 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        text = str(node.value).lstrip("+-")
         try:
+            if node.tag[-4:] == ":int" and (":" in text or "00" <= text[:2] <= "09"):
+                raise ValueError(f"{text:.40} is octal or of base 60 in YAML 1.1; use base 10")
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError) as error:  # of 2026-13-45, or !!int x
             says = str(error)
