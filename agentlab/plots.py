@@ -28,7 +28,14 @@ SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _HATCHED: Any = {"fill": False, "edgecolor": BROKEN, "hatch": "//"}
 _INFERRED: Any = {"fill": False, "edgecolor": RUNNING, "hatch": "..."}
 FONT_SIZE = 14  # as in the style
-_styled = rc_context(fname=DATA / "plots.mplstyle")
+if there := find_spec("koreanize_matplotlib"):  # for its fonts: its code needs Python 3.11
+    for end, weight in ((".ttf", 400), ("Bold.ttf", 700)):
+        file = str(Path(str(there.origin)).parent / "fonts" / f"NanumGothic{end}")
+        fontManager.ttflist.append(FontEntry(file, name="NanumGothic", weight=weight))
+    plt.rcParams["font.family"] = ["sans-serif", "NanumGothic"]  # for what the first one lacks
+if language() == "ko":
+    plt.style.use(DATA / "ko" / "plots.mplstyle")
+_styled = rc_context({"font.family": plt.rcParams["font.family"]}, DATA / "plots.mplstyle")
 
 
 def timeline(t: Trace, title: str | None = None) -> Figure:
@@ -52,8 +59,7 @@ def timelines(traces: dict[str, Trace]) -> Figure:
     size = (11, sum(0.52 * count + 1.3 for count in rows) + 0.5)
     # Room between the rows, so that a title is nearer to its own axis than to the last one.
     figure = plt.figure(figsize=size, layout=ConstrainedLayoutEngine(hspace=0.12))
-    heights = [count + 1.2 for count in rows]
-    axes = figure.subplots(len(traces), height_ratios=heights, squeeze=False)
+    axes = figure.subplots(len(traces), height_ratios=[n + 1.2 for n in rows], squeeze=False)
     spans = [span for t in traces.values() for span in t.spans]
     tools = [tool for t in traces.values() for tool in t.tools if tool.operation != AGENT]
     ends_s = [bar.arrived_s if bar.end_s is None else bar.end_s for bar in [*spans, *tools]]
@@ -196,8 +202,3 @@ def _draw_in_korean(figure: Figure, renderer: Any, draw: Any = Figure.draw) -> N
 
 if language() == "ko":
     Figure.draw = _draw_in_korean  # type: ignore[assignment,method-assign]
-    if there := find_spec("koreanize_matplotlib"):  # for its fonts: its code needs Python 3.11
-        for end, weight in ((".ttf", 400), ("Bold.ttf", 700)):
-            file = str(Path(str(there.origin)).parent / "fonts" / f"NanumGothic{end}")
-            fontManager.ttflist.append(FontEntry(file, name="NanumGothic", weight=weight))
-    plt.style.use(DATA / "ko" / "plots.mplstyle")

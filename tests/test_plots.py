@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import matplotlib.colors
+import matplotlib.pyplot
 import pytest
 from matplotlib.figure import Figure
 from msgspec.structs import replace
@@ -220,3 +221,12 @@ def test_a_tool_that_runs_is_drawn_to_the_end():
         ran("3", "search", 1, None, agent="b"),
     ]
     assert ("        search" in lanes(Trace([span("a", 9), *tools]))) is True
+
+
+def test_hangul_is_drawn_whatever_the_language():
+    """The course's font draws what the first one lacks; a gap would be a warning, so an error."""
+    other = matplotlib.pyplot.figure()  # as the benchmark's pictures are, without the style
+    other.suptitle("파도 − 1")
+    for figure in (plots.timeline(THREE, title="파도 − 1"), other):
+        figure.canvas.draw()
+    matplotlib.pyplot.close(other)

@@ -78,9 +78,8 @@ class LocatedFile:
             if inner is not None:  # else it is the name of a type, which pydantic adds
                 node = inner
                 found.append(step)
-        node = key if at_key else node
-        index = 0 if node is None else node.start_mark.index
-        return self._at(index, fields.dotted(tuple(found)), says)
+        named = key if at_key else node
+        return self._at(named.start_mark.index if named else 0, fields.dotted(tuple(found)), says)
 
     def error(self, problems: Iterable[Problem]) -> FileError:
         """Return what to raise for the problems, in the order of their lines."""
