@@ -444,13 +444,14 @@ def test_a_page_loads_and_runs_nothing(fresh_lab, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["knee", "article-real"])
-def test_a_page_without_a_proof_says_so(fresh_lab, tmp_path, name):
-    """Of either kind of result, virtual or real, and with no picture there."""
+def test_a_page_without_a_proof_says_so(fresh_lab, tmp_path, name, capsys):
+    """First, on the page and in the terminal, of either kind of result; and no picture is there."""
     file = tmp_path / f"{name}.json"
     shutil.copy(REFERENCE / f"{name}.json", file)
     assert main(["bench", "report", str(file)]) == 0
     text = file.with_suffix(".report.md").read_text(encoding="utf-8")
-    assert "This result has no proof" in text
+    assert text.split("\n\n")[1].startswith("**This result has no proof**: neither date")
+    assert capsys.readouterr().out.startswith(f"{file} has no proof, and its pages say so first")
     assert f".venv/bin/agentlab bench {name}\n" in text
     assert "![" not in text and "  date = " not in text
 

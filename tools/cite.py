@@ -63,6 +63,9 @@ def write(file: Path) -> list[Path]:
 
 def run(options: argparse.Namespace) -> int:
     """Write the pages of each file, and print where; return 0."""
-    for file in options.files:
-        print(*write(Path(file)), sep="\n")
+    for file in map(Path, options.files):
+        pages = write(file)
+        if proof.read(file) is None:
+            print(f"{file} has no proof, and its pages say so first; measure it again for one")
+        print(*pages, sep="\n")
     return 0
