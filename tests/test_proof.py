@@ -409,6 +409,20 @@ def test_real_cases_are_measured_again(fresh_lab, tmp_path, monkeypatch):
     assert len(lines) == 4
 
 
+@pytest.mark.parametrize("clock", ["virtual", "real"])
+@pytest.mark.parametrize("rounds", ["0", "-1", "1001"])
+def test_rounds_that_cannot_be_are_refused(fresh_lab, tmp_path, capsys, clock, rounds):
+    """Of any result, under the option's own name, before anything is read or measured."""
+    file = tmp_path / f"{clock}.json"
+    shutil.copy(REFERENCE / {"virtual": "knee.json", "real": "article-real.json"}[clock], file)
+    assert main(["verify", str(file), "--rounds", rounds]) == 2
+    said = capsys.readouterr()
+    assert (
+        f"--rounds must be a whole number, at least 1 and at most 1,000; got {rounds}" in said.err
+    )
+    assert said.out == ""
+
+
 def test_a_page_has_all_that_is_cited(fresh_lab, tmp_path, capsys):
     """The table, the machine, each digest, the commands, and an entry for a bibliography."""
     file = bench(tmp_path)

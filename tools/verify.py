@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from doctor import FAIL, OK, Finding
 
+from agentlab._support.fields import checked
 from agentlab.bench import measure, proof, results, self_tuning
 from agentlab.bench.experiment import Case, counted, varied
 from agentlab.bench.results import TOLERANCE, Results, requests_file
@@ -24,6 +25,7 @@ NOTE = "NOTE"  # which proves nothing either way
 
 def run(options: argparse.Namespace) -> int:
     """Print what is found; return 1 if something fails, or a file cannot be read."""
+    checked("--rounds", options.rounds, least=1, most=1000, whole=True)
     failed = False
     # With *.json the proofs are named, too.
     for file in (Path(one) for one in options.files if not one.endswith(".proof.json")):
