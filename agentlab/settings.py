@@ -70,8 +70,7 @@ class Settings:
     @staticmethod
     def variables() -> dict[str, str]:
         """Return the variables of the environment, by the settings that they set."""
-        own = {name: f"AGENTLAB_{name.upper()}" for name in Settings.__annotations__}
-        del own["capacity"]
+        own = {n: f"AGENTLAB_{n.upper()}" for n in Settings.__annotations__ if n != "capacity"}
         return own | {"upstream": "OPENAI_BASE_URL", "model": "OPENAI_MODEL"}
 
     @property
@@ -100,8 +99,11 @@ def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> S
     values: dict[str, Any] = {setting: value for setting, value in read.items() if value}
     if environ.get("OPENAI_API_KEY", "").strip():
         values.setdefault("upstream", OPENAI_URL)
-    if environ.get("AGENTLAB_LOCAL", "0") not in ("", "0"):
+    if (local := environ.get("AGENTLAB_LOCAL", "").strip()) == "1":
         values.pop("upstream", None)
+    elif local not in ("", "0"):
+        raise ConfigError(f"AGENTLAB_LOCAL is {local!r}; set it to 0 or 1")
+    language(environ)  # which may be none that there is
     values |= given
     if isinstance(values.get("upstream"), str):
         values["upstream"] = checked_address(values["upstream"])

@@ -414,6 +414,8 @@ def test_a_trace_whose_answers_were_not_streamed_is_refused(tmp_path: Path):
 
 def test_the_bill_comes_before_the_probe(capsys):
     """Without --yes nothing is sent, and the message says how much would be."""
+    assert main(["fit", "--probe", "foo"]) == 2
+    assert "OPENAI_BASE_URL (the setting upstream)" in capsys.readouterr().err
     assert main(["fit", "--probe", "http://127.0.0.1:9/v1"]) == 2
     said = capsys.readouterr().err
     assert "94 requests" in said and "add --yes" in said

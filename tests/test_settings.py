@@ -41,6 +41,17 @@ def test_the_local_model_can_be_kept_although_a_key_is_set():
     assert from_environment({"OPENAI_API_KEY": "k", "AGENTLAB_LOCAL": "1"}).upstream is None
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "values"),
+    [("AGENTLAB_LOCAL", "maybe", "0 or 1"), ("AGENTLAB_LANGUAGE", "fr", "en or ko")],
+)
+def test_a_variable_with_a_value_of_its_own_is_refused(variable, value, values):
+    """Whatever reads the settings says so when it starts; blanks around a value are none."""
+    with pytest.raises(ConfigError, match=rf"{variable} is '{value}'; set it to {values}"):
+        from_environment({variable: value})
+    assert from_environment({variable: f" {values[:2]} "}).upstream is None
+
+
 def test_the_key_is_no_setting():
     """It is not held, so it cannot be shown."""
     assert "secret-key" not in repr(from_environment({"OPENAI_API_KEY": "secret-key"}))

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 from msgspec.structs import asdict
 
-from agentlab import lab
+from agentlab import lab, settings
 from agentlab.bench import plots
 from agentlab.bench.fit import Pair, Request, Requests, Row, Table, errors, fit
 from agentlab.bench.published import converted, read_rows
@@ -90,14 +90,14 @@ def read(path: Path, model: str | None = None) -> Table | Requests:
 
 def _probed(options: argparse.Namespace) -> Requests:
     """Ask, once the bill was agreed to; return what the endpoint in between saw."""
+    address = settings.checked_address(options.probe)
     words, tokens = (sum(each) * _REQUESTS // len(_SHAPES) for each in zip(*_SHAPES, strict=True))
     bill = f"{_REQUESTS} requests with some {words:,} words, for at most {tokens:,} tokens"
     if not options.yes:
-        raise ConfigError(f"this sends {options.probe} {bill}; add --yes to do it")
+        raise ConfigError(f"this sends {address} {bill}; add --yes to do it")
     print(f"sending {bill}")
-    chosen = {"model": options.model, "leave_out": options.leave_out}
-    given = {name: value for name, value in chosen.items() if value}
-    with lab.configure(upstream=options.probe, time_scale=1.0, **given):
+    given = {name: v for name in ("model", "leave_out") if (v := getattr(options, name))}
+    with lab.configure(upstream=address, time_scale=1.0, **given):
         return asyncio.run(_asked(Path(options.out or "fit.yaml").with_suffix(".probe.jsonl")))
 
 
