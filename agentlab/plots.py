@@ -28,12 +28,22 @@ SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _HATCHED: Any = {"fill": False, "edgecolor": BROKEN, "hatch": "//"}
 _INFERRED: Any = {"fill": False, "edgecolor": RUNNING, "hatch": "..."}
 FONT_SIZE = 14  # as in the style
+
+
+def _draw_in_korean(figure: Figure, renderer: Any, draw: Any = Figure.draw) -> None:
+    """Draw any figure, once its titles, labels and legends are translated."""
+    for text in figure.findobj(Text):
+        text.set_text(said(text.get_text()))
+    draw(figure, renderer)
+
+
 if there := find_spec("koreanize_matplotlib"):  # for its fonts: its code needs Python 3.11
     for end, weight in ((".ttf", 400), ("Bold.ttf", 700)):
         file = str(Path(str(there.origin)).parent / "fonts" / f"NanumGothic{end}")
         fontManager.ttflist.append(FontEntry(file, name="NanumGothic", weight=weight))
     plt.rcParams["font.family"] = ["sans-serif", "NanumGothic"]  # for what the first one lacks
 if language() == "ko":
+    Figure.draw = _draw_in_korean  # type: ignore[assignment,method-assign]
     plt.style.use(DATA / "ko" / "plots.mplstyle")
 _styled = rc_context({"font.family": plt.rcParams["font.family"]}, DATA / "plots.mplstyle")
 
@@ -191,14 +201,3 @@ def _draw_bar(axis: Axes, row: int, span: Span, end_s: float) -> None:
 
 def _failed(span: Span) -> bool:
     return span.status is not None and not span.ok
-
-
-def _draw_in_korean(figure: Figure, renderer: Any, draw: Any = Figure.draw) -> None:
-    """Draw any figure, once its titles, labels and legends are translated."""
-    for text in figure.findobj(Text):
-        text.set_text(said(text.get_text()))
-    draw(figure, renderer)
-
-
-if language() == "ko":
-    Figure.draw = _draw_in_korean  # type: ignore[assignment,method-assign]

@@ -48,10 +48,10 @@ class LocatedFile:
             self.value: Any = self._root and loader.construct_document(self._root)
         except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
-            index = mark.index if mark else getattr(error, "position", 0)
+            at = getattr(mark, "index", getattr(error, "position", 0))
             parts = [getattr(error, p, None) for p in "context problem reason strerror".split()]
             says = ", ".join(filter(None, parts)) or str(error)
-            raise self.error([self._at(index, "", f"cannot read YAML in UTF-8: {says}")]) from None
+            raise self.error([self._at(at, "", f"cannot read YAML in UTF-8: {says}")]) from None
 
     def decode(self, kind: type[T]) -> T:
         """Return it as a model, or several; else raise a FileError with all mistakes."""
@@ -59,8 +59,7 @@ class LocatedFile:
             return TypeAdapter(kind).validate_python(self.value)
         except ValidationError as error:
             found = fields.mistakes(error, kind)
-            problems = [self.problem(where, says, at_key=new) for where, says, new in found]
-            raise self.error(problems) from None
+            raise self.error(self.problem(w, says, at_key=new) for w, says, new in found) from None
 
     def problem(self, where: Where, says: str, *, at_key: bool = False) -> Problem:
         """Return a problem with the value at `where`, or with its key."""
@@ -112,6 +111,5 @@ class _Loader(yaml.SafeLoader):
             if node.tag[-4:] == ":int" and (":" in text or "00" <= text[:2] <= "09"):
                 raise ValueError(f"{text:.40} is octal or of base 60 in YAML 1.1; use base 10")
             return super().construct_object(node, deep)
-        except (ValueError, LookupError, AttributeError) as error:  # of 2026-13-45, or !!int x
-            says = str(error)
-            raise yaml.constructor.ConstructorError(None, None, says, node.start_mark) from None
+        except (ValueError, LookupError, AttributeError) as e:  # of 2026-13-45, or !!int x
+            raise yaml.constructor.ConstructorError(None, None, str(e), node.start_mark) from None
