@@ -607,7 +607,7 @@ def test_one_model_of_a_table_of_requests_is_chosen(tmp_path: Path):
         with pytest.raises(ConfigError, match="choose one --model of a, b"):
             command.read(path, model)
     path.write_text(lines(one))
-    with pytest.raises(ConfigError, match="no column `model`"):
+    with pytest.raises(ConfigError, match="of none: no column `model`"):
         command.read(path, "a")
 
 

@@ -79,7 +79,7 @@ def read(path: Path, model: str | None = None) -> Table | Requests:
         raise ConfigError(f"{str(path)!r} has no rows; give a table, or a file of requests")
     models = sorted({row["model"] for _, row in rows if row.get("model")})
     if model not in models if model else len(models) > 1:
-        raise ConfigError(f"choose one --model of {', '.join(models) or 'no column `model`'}")
+        raise ConfigError(f"choose one --model of {', '.join(models) or 'none: no column `model`'}")
     kind, many = (Row, Table) if "ttft_ms" in rows[0][1] else (Request, Requests)
     return many(
         converted(where, "a line", row, kind)
