@@ -106,9 +106,10 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        text = str(node.value).lstrip("+-")
         try:
-            if node.tag[-4:] == ":int" and (":" in text or "00" <= text[:2] <= "09"):
+            whole = isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int")
+            text = node.value.lstrip("+-") if whole else ""
+            if ":" in text or "00" <= text[:2] <= "09":
                 raise ValueError(f"{text:.40} is octal or of base 60 in YAML 1.1; use base 10")
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError) as e:  # of 2026-13-45, or !!int x
