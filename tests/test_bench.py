@@ -159,6 +159,10 @@ def test_a_wrong_experiment_is_refused(tmp_path, text, words):
             ":3:12: cannot read YAML in UTF-8: 010 is octal or of base 60",
         ),
         (SMALL + "seeds: [1:30]\n", ":3:9: cannot read YAML in UTF-8: 1:30 is octal or of base 60"),
+        (
+            SMALL + "slo: {ttft_s: 1:30.5}\n",
+            ":3:15: cannot read YAML in UTF-8: 1:30.5 is octal or of",
+        ),
         (SMALL + "seeds: [0x1F, 0, 1_000]\nrepeats: 0\n", ":4:10: repeats: should be greater"),
         (SMALL + "repeats: 0\n", ":3:10: repeats: should be greater than or equal to 1; got 0"),
         (

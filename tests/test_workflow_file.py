@@ -197,7 +197,7 @@ def test_a_file_that_is_not_there_or_too_long_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"UTF-8: No such file or directory$"):
         LocatedFile(tmp_path / "nope.yaml", what="plan")
     (tmp_path / "long.yaml").write_text("workloads:\n" + "- {agents: 3}\n" * 200_000)
-    with pytest.raises(ConfigError, match="more than 250,000 bytes; shorten or split it"):
+    with pytest.raises(ConfigError, match="more than 2,000,000 bytes; shorten or split it"):
         LocatedFile(tmp_path / "long.yaml", what="experiment")
 
 

@@ -39,8 +39,8 @@ class LocatedFile:
     def __init__(self, path: Path, *, what: str):
         self._path, self._what, self._text = path, what, ""
         try:
-            if path.stat().st_size > 250_000:  # some seconds' worth
-                raise ValueError("it has more than 250,000 bytes; shorten or split it")
+            if path.stat().st_size > 2_000_000:  # at most half a minute's worth
+                raise ValueError("it has more than 2,000,000 bytes; shorten or split it")
             # A byte that is not UTF-8 becomes a character that YAML refuses, and so has a place.
             self._text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
             loader = _Loader(self._text)
@@ -107,9 +107,9 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
-            whole = isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int")
-            text = node.value.lstrip("+-") if whole else ""
-            if ":" in text or "00" <= text[:2] <= "09":
+            number = isinstance(node, yaml.ScalarNode) and node.tag.endswith((":int", ":float"))
+            text = node.value.lstrip("+-") if number else ""
+            if ":" in text or ("." not in text and "00" <= text[:2] <= "09"):
                 raise ValueError(f"{text:.40} is octal or of base 60 in YAML 1.1; use base 10")
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError) as e:  # of 2026-13-45, or !!int x
