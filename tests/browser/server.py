@@ -8,11 +8,12 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -187,7 +188,8 @@ def _announced(process: subprocess.Popen[bytes], said: Path) -> tuple[str, str]:
     deadline = time.monotonic() + START_TIMEOUT_S
     while process.poll() is None and time.monotonic() < deadline:
         text = said.read_text(errors="replace")
-        if found := re.search(r"(http://127\.0\.0\.1:\d+)/\S+\?token=(\w+)", text):
-            return found[1], found[2]
+        if found := re.search(r"(http://127\.0\.0\.1:(\d+))/\S+\?token=(\w+)", text):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", int(found[2]))):
+                return found[1], found[3]  # it says its address before it listens there
         time.sleep(0.1)
     raise AssertionError(f"JupyterLab did not start:\n{said.read_text(errors='replace')}")
