@@ -25,7 +25,7 @@ KOREAN := 00_start_here 02_langgraph_parallel 04c_races
 NBVAL := -p nbval -p nbval_refresh --nbval --nbval-current-env --nbval-cell-timeout 600 \
 	--nbval-sanitize-with tests/nbval_sanitize.cfg --executed build/executed -n 2 --dist loadscope
 
-.PHONY: help setup lab test unit-tests browser-tests versions newest korean browser real class attack conformance check links book bundle soak refresh lock clean
+.PHONY: help setup lab test unit-tests browser-tests lesson-tests versions newest korean browser real class attack conformance check links book bundle soak refresh lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
@@ -43,20 +43,23 @@ lab: setup  ## open the course in JupyterLab (LANGUAGE=ko: in Korean; LAB_ARGS p
 test: setup  ## unit tests; every lesson run in a browser, and compared with its outputs
 	-@$(BIN)/python tools/browser.py --install
 	rm -rf build/executed
-	@$(MAKE) --no-print-directory -j 2 unit-tests browser-tests
-	PYTHONPATH=tools $(BIN)/python -m pytest $(NBVAL) $(wildcard notebooks/*.ipynb \
-		$(KOREAN:%=notebooks/ko/%.ipynb))
+	@$(MAKE) --no-print-directory -j 2 unit-tests lesson-tests
 
-# Both at once, on two cores: most of their time they wait for a clock or another process.
+# Both together, and several workers to a core: most wait for a clock or another process.
 # Programs that are started below are no jobs of this `make`, so they are not told of it.
 unit-tests:
-	MAKEFLAGS= $(BIN)/python -m pytest -n 4 tests --ignore=tests/browser
+	MAKEFLAGS= $(BIN)/python -m pytest -n 6 tests --ignore=tests/browser
 
-# What this one says comes in one piece at its end, below the other's dots.
+# What these two say comes in one piece at their end, below the other's dots.
+AT_ITS_END = > build/$@.txt 2>&1; failed=$$?; echo; cat build/$@.txt; exit $$failed
+
 browser-tests:
 	@mkdir -p build
-	@MAKEFLAGS= $(BIN)/python -m pytest -n 3 -rs tests/browser > build/browser-tests.txt 2>&1; \
-		failed=$$?; echo; cat build/browser-tests.txt; exit $$failed
+	@MAKEFLAGS= $(BIN)/python -m pytest -n 4 -rs tests/browser $(AT_ITS_END)
+
+lesson-tests: browser-tests
+	@MAKEFLAGS= PYTHONPATH=tools $(BIN)/python -m pytest $(NBVAL) $(wildcard notebooks/*.ipynb \
+		$(KOREAN:%=notebooks/ko/%.ipynb)) $(AT_ITS_END)
 
 versions: setup  ## compare the lessons on every other Python of 3.11 to 3.13 (PYTHONS names more)
 	$(BIN)/python tools/versions.py $(PYTHONS)

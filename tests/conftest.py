@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `-n 3`, the tests of a file stay together: they share a cluster, a book or an import.
+    """With workers, the tests of a file stay together: they share a cluster, a book or an import.
 
     So do all files that import CrewAI.
     """

@@ -9,8 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agentlab import commands
+from agentlab import commands, content
 from agentlab.commands import main as cli
+from agentlab.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
@@ -87,6 +88,31 @@ def test_a_wrong_setting_is_named(monkeypatch):
     monkeypatch.setattr(doctor, "CHECKS", {"settings": doctor.check_settings})
     (finding,) = doctor.examine()
     assert finding.verdict == FAIL and "AGENTLAB_TIME_SCALE" in str(finding)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("AGENTLAB_TIMESCALE", "AGENTLAB_TIME_SCALE"),
+        ("AGENTLAB_PRESETS", "AGENTLAB_PRESET"),
+        ("OPENAI_BASEURL", "OPENAI_BASE_URL"),
+        ("AGENTLAB_CONTENT_RETRIES_ATTEMPTS", "AGENTLAB_CONTENT_RETRY_ATTEMPTS"),
+    ],
+)
+def test_a_misspelt_variable_is_named(name, near, monkeypatch):
+    """What resembles a variable and is read by nothing would be overlooked in silence."""
+    monkeypatch.setenv(name, "100")
+    finding = doctor.check_settings()
+    assert finding.verdict == WARN
+    assert name in finding.found and near in finding.cure
+
+
+def test_variables_that_are_read_are_not_taken_for_each_other():
+    """None of the course's or the test's own, nor OpenAI's, resembles another so much."""
+    own = [*Settings.variables().values(), *content.Settings.variables().values()]
+    others = ("LOCAL", "PROGRESS", "LANGUAGE", "BROWSER", "NEEDS_BROWSER", "SCHEDULES", "KILLS")
+    theirs = ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_API_BASE")
+    assert doctor.misspelt([*own, *(f"AGENTLAB_{each}" for each in others), *theirs]) == []
 
 
 def test_a_foreign_package_of_the_same_name_is_named(monkeypatch, tmp_path):

@@ -8,11 +8,13 @@ import asyncio
 import dataclasses
 import importlib.metadata
 import json
+import os
 import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.request import getproxies_environment, proxy_bypass
@@ -164,8 +166,26 @@ def check_settings() -> Finding:
     chosen = settings.from_environment()
     presets.load(chosen.preset)
     fault_plan.load(chosen.faults)
+    if unread := misspelt(os.environ):
+        name, near = unread[0]
+        return Finding(WARN, f"nothing reads {name}", f"did you mean {near}?")
     model = chosen.upstream if chosen.real else f"the local model, preset {chosen.preset}"
     return Finding(OK, str(model))
+
+
+def misspelt(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return each variable that nothing reads, and the one that it resembles."""
+    from agentlab.settings import Settings
+
+    others = ("LOCAL", "LANGUAGE", "PROGRESS", "TELL_CLASS")
+    known = [*Settings.variables().values(), *(f"AGENTLAB_{name}" for name in others)]
+    with suppress(AgentLabError):  # the base install has no content system
+        from agentlab import content
+
+        known += content.Settings.variables().values()
+    unread = sorted(set(names).difference(known))
+    nearest = {name: get_close_matches(name, known, n=1, cutoff=0.9) for name in unread}
+    return [(name, near[0]) for name, near in nearest.items() if near]
 
 
 def check_proxy() -> Finding:

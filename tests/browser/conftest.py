@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `-n 3`, the tests of a lesson stay together, so that it is run once and not thrice.
+    """With workers, the tests of a lesson stay together, so that it is run once and not thrice.
 
     The tests of another file stay together, too: they share a browser, and the class it looks at.
 

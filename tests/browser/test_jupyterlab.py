@@ -1,6 +1,6 @@
 """Each lesson in JupyterLab, as a learner sees it: opened, cleared, run from top to bottom.
 
-The tests look at a copy. Lessons are run once each; `-n 3` runs three at a time. A picture of the
+The tests look at a copy. Lessons are run once each; `-n 4` runs four at a time. A picture of the
 first lesson, and of one that did not get to its end, stays in `build/screenshots/`; `make browser`
 keeps one of each, which takes seconds of the processor.
 """
@@ -31,7 +31,7 @@ from playwright.sync_api import Browser, Page, expect
 from server import ROOT, Server
 
 # The longest first, so that nobody waits for one of them at the end.
-LONGEST = ("07_", "05_", "03b_", "08_")
+LONGEST = ("07_", "03b_", "03_", "08b_", "05b_")
 LESSONS = sorted(
     (ROOT / "notebooks").glob("*.ipynb"),
     key=lambda path: (not path.name.startswith(LONGEST), path.name),
