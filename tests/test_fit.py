@@ -620,6 +620,16 @@ def test_a_table_with_one_shape_asks_for_a_second(tmp_path: Path, capsys):
     assert "send two shapes" in capsys.readouterr().err
 
 
+def test_a_row_with_too_many_fields_is_refused(tmp_path: Path):
+    """A decimal comma moves what is behind it by a column; a mark at the end of a line does not."""
+    path, table = tmp_path / "mine.csv", lines(measured(TRUE, SHAPES[:1], (1,)))
+    path.write_text(table + "5,6,7.5,30,5,\n")
+    assert len(command.read(path)) == 4
+    path.write_text(table + "5,6,7,5,30,5\n")
+    with pytest.raises(ConfigError, match=r"mine.csv:5: too many fields; quote ','"):
+        command.read(path)
+
+
 def test_a_count_that_no_computer_holds_is_refused(tmp_path: Path):
     """By its line."""
     path = tmp_path / "mine.csv"

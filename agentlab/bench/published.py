@@ -92,7 +92,10 @@ def read_rows(path: Path) -> Iterator[tuple[str, _Row]]:
         if text.lstrip()[:1] not in ("{", "["):
             mark = max(",;\t", key=text.partition("\n")[0].count)
             table = csv.DictReader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
-            yield from ((f"{path}:{table.line_num}", row) for row in table)
+            for row in table:
+                if any(row.pop(None, ())):  # as a decimal comma makes, which moves all behind it
+                    raise ConfigError(f"{path}:{table.line_num}: too many fields; quote {mark!r}")
+                yield f"{path}:{table.line_num}", row
             return
         lines = text.split("\n")
         if not text.lstrip().partition("\n")[0].rstrip().endswith("}"):
