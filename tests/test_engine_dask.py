@@ -18,6 +18,7 @@ from typing import Any
 
 import aiohttp
 import click
+import dask
 import psutil
 import pytest
 import yaml
@@ -40,7 +41,11 @@ from agentlab.trace import Trace, trace
 from agentlab.workflow import Workflow
 
 CLUSTERS = DATA / "clusters"
-FAST = {"AGENTLAB_TIME_SCALE": "50", "AGENTLAB_CONTENT_TIMEOUT_SECONDS": "600"}
+FAST = {
+    "AGENTLAB_TIME_SCALE": "50",
+    "AGENTLAB_CONTENT_TIMEOUT_SECONDS": "600",
+    "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "120s",
+}
 """Answers come soon, and a busy machine is given time."""
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Dask's own, of tornado and of ports
@@ -348,7 +353,8 @@ def test_a_lost_scheduler_leaves_a_batch_that_goes_on(fresh_lab, tmp_path):
 
 def test_a_cluster_that_is_not_there_is_named(fresh_lab):
     """With what to do; nothing hangs."""
-    with pytest.raises(ConfigError, match=r"no cluster at tcp://127\.0\.0\.1:9"):
+    wrong = pytest.raises(ConfigError, match=r"no cluster at tcp://127\.0\.0\.1:9")
+    with wrong, dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
         on_cluster(lambda c: c.ask("?"), address="tcp://127.0.0.1:9")
 
 
@@ -638,7 +644,8 @@ def test_the_script_for_a_cloud_makes_a_scheduler_and_a_worker(
             while "bash" in below_one.name():  # until it has become Dask
                 assert running[-1].poll() is None
                 time.sleep(0.05)
-        answer, max_concurrency = asyncio.run(asked())
+        with dask.config.set({"distributed.comm.timeouts.connect": "120s"}):
+            answer, max_concurrency = asyncio.run(asked())
     finally:
         for process in reversed(running):
             process.terminate()

@@ -141,6 +141,7 @@ def test_a_host_that_is_cut_off_loses_nothing(network, tmp_path):
         AGENTLAB_CONTENT_MAX_CONCURRENT_AGENTS=str(AT_ONCE),
         AGENTLAB_CONTENT_TIMEOUT_SECONDS="3",
         AGENTLAB_CONTENT_RETRY_ATTEMPTS="20",
+        DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT="120s",
         AGENTLAB_PROGRESS="0",
     )
 

@@ -89,7 +89,7 @@ class Cluster:
             where = {"scheduler_file": self._file}
             page = "--dashboard-address=127.0.0.1:0" if self._dashboard else "--no-dashboard"
             self._scheduler = await self._start("scheduler", "--port=0", page, "--preload")
-        client: Any = Client(**where, asynchronous=True, timeout=10, set_as_default=False)  # type: ignore[no-untyped-call]
+        client: Any = Client(**where, asynchronous=True, set_as_default=False)  # type: ignore[no-untyped-call]
         self._client = await self._open.enter_async_context(client)
         if self._scheduler is not None:
             await self.scale(self._workers)
