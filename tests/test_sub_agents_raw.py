@@ -450,7 +450,7 @@ def test_a_question_in_a_node_of_its_own_costs_nothing():
 
 def test_the_person_answers_another_process(tmp_path):
     """The lesson's own file: one process asks and ends, and another finds the questions in it."""
-    *cells, resume = Lesson.load(NOTEBOOKS / "09b_sub_agents.ipynb").up_to("found.interrupts")
+    *cells, resume = Lesson.load(NOTEBOOKS / "09b_sub_agents.ipynb").up_to("get_state(THREAD)")
     file = repr((tmp_path / "runs.pickle").as_posix())
     *others, today = [cell.replace('f"{mkdtemp()}/runs.pickle"', file) for cell in cells]
     assert "ainvoke" in today and any(file in cell for cell in others)
