@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,13 @@ settings.register_profile(
     "agentlab", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("agentlab")
+
+# Dask's processes look at themselves fifty times a second, and a cluster lives through many tests.
+os.environ |= {
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "1s",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "60s",
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+}
 
 # What takes longest begins first, so that no worker is left alone with it at the end. Ten thousand
 # schedules leave much garbage, which is collected sooner in a process that has nothing else yet.
