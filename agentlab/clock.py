@@ -11,6 +11,7 @@ answers can only be guessed, so each is a warning that names the line, and what 
 
 import asyncio
 import contextvars
+import ctypes
 import heapq
 import itertools
 import math
@@ -261,6 +262,7 @@ class ScheduledLoop(VirtualTimeLoop):
 
 
 _dead: list[asyncio.Task[Any]] = []  # a task that is thrown away would run its `finally`
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(_dead))  # so even Python's end throws none away
 
 
 class _Timer(asyncio.TimerHandle):
