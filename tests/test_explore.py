@@ -298,6 +298,42 @@ def test_killed_as_by_a_power_cut():
     assert set(steps) == {0, 1, 2, 3, 4, 6}
 
 
+KILLED_AND_GONE = """
+import asyncio
+
+from agentlab.explore import explore
+
+
+async def waiting(lock):
+    async with lock:  # which wakes the next one when it is left
+        try:
+            await asyncio.sleep(1)
+        finally:
+            print("cleaned up")
+
+
+def program(run):
+    async def main():
+        lock = asyncio.Lock()
+        await asyncio.gather(*(waiting(lock) for _ in range(4)))
+
+    run.until_killed(main())
+
+
+explore(program, runs=20)
+print("the end")
+"""
+
+
+def test_a_killed_program_stays_dead_when_python_ends(tmp_path: Path):
+    """No task of it is closed then: nothing is printed after what the script prints last."""
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED_AND_GONE)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("cleaned up\nthe end\n")
+
+
 def test_a_failure_after_a_kill_says_at_which_turn():
     """A batch that notes a question as answered before it is: only a kill shows it."""
 

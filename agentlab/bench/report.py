@@ -104,8 +104,7 @@ def _medians(
 
 def _cells(results: Results, case: Case) -> dict[str, str]:
     runs, share = results.of(case), saved(results, case)
-    times_s = [m.elapsed_s for m in runs]
-    several = len(runs) > 1
+    times_s, several = [m.elapsed_s for m in runs], len(runs) > 1
     show_s = partial(seconds, decimals=1 + (several or results.real), digits=2)
     cells = _medians(runs, _COLUMNS["cells"], show_s)
     if several:

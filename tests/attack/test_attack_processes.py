@@ -29,10 +29,12 @@ SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "HUP": signal.SIGHUP}
 @contextmanager
 def owner(code: str, *more: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process that has done what `code` says, and waits."""
+    # What `nohup` lets the tests ignore, a process of theirs would ignore as well.
+    heeds = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
     waits = "\nprint('up', flush=True)\nimport time\ntime.sleep(600)"
     path = os.pathsep.join([str(TESTS), os.environ["PYTHONPATH"]])
     process = subprocess.Popen(
-        [sys.executable, "-c", code + waits, *more],
+        [sys.executable, "-c", heeds + code + waits, *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=os.environ | {"PYTHONPATH": path},

@@ -24,8 +24,7 @@ RESET = "agentlab.reset"  # the scope's extension: a function that resets the co
 
 _BODIES_HELD = 64  # of MAX_BODY_BYTES, by all requests in flight together; or 4 longer ones
 _MOST_DIGITS = 15
-_BODY = "agentlab.body"  # the scope's, once it was read
-_HEADERS = "agentlab.headers"  # the scope's, by name
+_BODY, _HEADERS = "agentlab.body", "agentlab.headers"  # the scope's, once read; those by name
 
 
 class ClientGone(Exception):
