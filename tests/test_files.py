@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 
@@ -38,3 +39,19 @@ def test_who_reads_an_open_file_reads_the_old_content(tmp_path):
     with file.open("rb") as reader:
         write_whole(file, b"new")
         assert reader.read() == b"old"
+
+
+def test_two_may_write_one_file_at_the_same_time(tmp_path, monkeypatch):
+    """Each file is whole: the one who is the last to end has the word."""
+    file, fsync = tmp_path / "a.txt", os.fsync
+
+    def meanwhile(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", fsync)
+        rival = threading.Thread(target=write_whole, args=(file, b"a rival's"))
+        rival.start()
+        rival.join()
+        assert file.read_bytes() == b"a rival's"
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    write_whole(file, b"mine")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.txt", b"mine")]

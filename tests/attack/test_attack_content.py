@@ -432,7 +432,8 @@ def test_a_spare_that_a_kill_left_is_ours(tmp_path, size):
 @pytest.mark.parametrize("how", ["link", "dangling", "hard link", "left"])
 def test_a_page_is_written_over_no_link(tmp_path, how):
     """Nor is the part that becomes it."""
-    victim, part = tmp_path / "victim", tmp_path / ".page.md.part"
+    victim = tmp_path / "victim"
+    part = tmp_path / f".page.md.{threading.get_native_id()}.part"
     victim.write_bytes(b"mine")
     if how == "hard link":
         os.link(victim, part)
