@@ -20,6 +20,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -323,7 +324,8 @@ def _run_in_thread(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> Virtu
                 pass  # a wait without end misses a signal that comes just as it begins
             return running.result()
         except KeyboardInterrupt:
-            asyncio.SelectorEventLoop.call_soon_threadsafe(loop, loop.stop)
+            with suppress(RuntimeError):  # it is closed, if the program itself raised it
+                asyncio.SelectorEventLoop.call_soon_threadsafe(loop, loop.stop)
             raise
 
 

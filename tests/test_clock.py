@@ -394,6 +394,20 @@ loop.close()
     assert ran.stdout == "interrupted, 1 thread\n" * 30, ran.stderr
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_a_program_may_interrupt_itself_inside_a_running_loop(error: type[BaseException]):
+    """Its own error comes out, and none of the loop that it has closed."""
+
+    async def program() -> None:
+        raise error
+
+    async def cell() -> None:
+        with pytest.raises(error):
+            run_virtual(program())
+
+    asyncio.run(cell())
+
+
 def test_ten_thousand_sleepers():
     """All at once take as long as the longest."""
     draw = random.Random(1)
