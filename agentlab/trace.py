@@ -222,9 +222,11 @@ class _View:
     """What one open trace sees: its place in each record, and the spans of sources that ended."""
 
     def __init__(self) -> None:
-        for source in [source for source in _sources if not source.alive]:
+        self.of = simulation.get()
+        for source in [source for source in list(_sources) if not source.alive]:
             detach(source)
-        self.marks = {source: source.mark() for source in list(_sources)}
+        there = [] if self.of else list(_sources)
+        self.marks = {source: source.mark() for source in there}
         self.ended: list[tuple[Source, list[Span]]] = []
         self.tools: list[tuple[object, ToolSpan]] = []  # each beside the clock that it was noted by
         self.lost: EndpointError | None = None
@@ -248,12 +250,19 @@ class _View:
 _open: list[_View] = []
 _around: ContextVar[ToolSpan | None] = ContextVar("around", default=None)
 _numbers = count(1)
+simulation: ContextVar[object] = ContextVar("simulation", default=None)  # which this is part of
+
+
+def _looking() -> list[_View]:
+    """Return the open traces, without those of other simulations, which run in other threads."""
+    mine = simulation.get()
+    return [view for view in list(_open) if mine is None or view.of in (None, mine)]
 
 
 def attach(source: Source) -> None:
     """Let every trace, open now or opened later, collect from `source`."""
     _sources.add(source)
-    for view in _open:
+    for view in _looking():
         view.marks[source] = 0  # from its very beginning
 
 
@@ -279,7 +288,7 @@ def begin(name: str, **facts: Any) -> ToolSpan:
     if (around := _around.get()) is not None:
         begun.parent, begun.session = around.request_id, begun.session or around.session
         begun.agent = begun.agent or (around.name if around.operation == AGENT else around.agent)
-    for view in list(_open):
+    for view in _looking():
         view.tools.append((loop, begun))
     return begun
 

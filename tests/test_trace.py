@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +19,7 @@ from agentlab.clock import run_virtual
 from agentlab.endpoint.contract.record import Recorder, Span
 from agentlab.errors import ConfigError, EndpointError
 from agentlab.lab.connection import connection
-from agentlab.trace import Trace, attach, detach, trace
+from agentlab.trace import Trace, attach, detach, tool, trace
 
 
 def span(arrived_s: float, end_s: float | None, *, agent: str = "a", wait_s: float = 0.0) -> Span:
@@ -345,3 +347,23 @@ def test_a_run_that_has_ended_is_held_by_no_later_trace(fresh_lab: ModuleType):
     with trace():
         gc.collect()
         assert ended() is None
+
+
+def test_simulations_in_threads_see_their_own(fresh_lab: ModuleType):
+    """Both are open while both ask, and while both note a tool."""
+    both = Barrier(2, timeout=60)
+
+    async def program(name: str) -> None:
+        both.wait()
+        with tool(name):
+            await fresh_lab.ask("Name three rivers.", agent=name)
+        both.wait()
+
+    def simulated(name: str) -> Trace:
+        _, t = fresh_lab.simulate(program(name))
+        return t
+
+    with ThreadPoolExecutor(2) as threads:
+        traces = threads.map(simulated, "ab")
+    saw = [([span.agent for span in t.spans], [tool.name for tool in t.tools]) for t in traces]
+    assert saw == [(["a"], ["a"]), (["b"], ["b"])]

@@ -148,14 +148,9 @@ class Journal(ExitStack[bool | None]):
         return *noted[:3], json.loads(noted[3] or "{}")
 
     def note(
-        self,
-        job: str,
-        status: str,
-        *,
-        failures: int = 0,
-        error: str | None = None,
+        self, job: str, status: str, *, failures: int = 0, error: str | None = None,
         pages: Mapping[str, str] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Set a topic's status; `pages` of None leaves what is published of it as it is."""
         told = None if pages is None else json.dumps(pages)
         self._write("note", job=job, status=status, failures=failures, error=error, pages=told)

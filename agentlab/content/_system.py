@@ -90,13 +90,9 @@ class ContentSystem(ExitStack[bool | None]):
         return content
 
     async def batch_generate(
-        self,
-        topics: Iterable[str],
-        content_type: str = "blog",
-        *,
-        progress: bool = False,
-        cluster: Any = None,
-    ) -> list[Content]:
+        self, topics: Iterable[str], content_type: str = "blog",
+        *, progress: bool = False, cluster: Any = None,
+    ) -> list[Content]:  # fmt: skip
         """Write about many topics, each once; one that fails is tried again after all others.
 
         Args:

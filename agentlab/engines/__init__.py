@@ -32,14 +32,10 @@ async def answer(step: Step, values: Mapping[str, str], ask: Ask) -> str:
 
 
 async def run(
-    workflow: Workflow,
-    inputs: Mapping[str, str] | None = None,
-    *,
-    engine: str = "asyncio",
-    tools: Tools | None = None,
-    ask: Ask | Callable[..., Awaitable[lab.Reply]] | None = None,
-    progress: bool = False,
-) -> dict[str, str]:
+    workflow: Workflow, inputs: Mapping[str, str] | None = None,
+    *, engine: str = "asyncio", tools: Tools | None = None,
+    ask: Ask | Callable[..., Awaitable[lab.Reply]] | None = None, progress: bool = False,
+) -> dict[str, str]:  # fmt: skip
     """Run a workflow; return step -> answer, in the workflow's order.
 
     Args:
@@ -85,12 +81,9 @@ async def _scheduled(
 
 
 async def watched(
-    workflow: Workflow,
-    how: Callable[..., Awaitable[dict[str, str]]],
-    *,
-    ask: Ask | None = None,
-    progress: bool = False,
-) -> dict[str, str]:
+    workflow: Workflow, how: Callable[..., Awaitable[dict[str, str]]],
+    *, ask: Ask | None = None, progress: bool = False,
+) -> dict[str, str]:  # fmt: skip
     """Await `how(ask=...)`, any way to run the steps; report progress and failure as `run` does."""
     shown = bar(total=len(workflow.steps), name=workflow.name, shown=progress)
     steps = Run(workflow.needs, node="step", where=f" of workflow {workflow.name!r}")

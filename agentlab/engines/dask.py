@@ -51,13 +51,9 @@ class Cluster:
     """
 
     def __init__(
-        self,
-        address: str | None = None,
-        *,
-        workers: int = 2,
-        calls_per_worker: int = 64,
-        dashboard: bool = False,
-    ) -> None:
+        self, address: str | None = None,
+        *, workers: int = 2, calls_per_worker: int = 64, dashboard: bool = False,
+    ) -> None:  # fmt: skip
         checked("workers", workers, least=1, whole=True)
         checked("calls_per_worker", calls_per_worker, least=1, whole=True)
         self._address, self._workers, self._calls = address, workers, calls_per_worker

@@ -21,7 +21,7 @@ from agentlab.lab._model_time import model_seconds_a_second
 from agentlab.lab._read import Reply, read
 from agentlab.lab._transport import LabTransport, before_blocking, post
 from agentlab.lab.connection import connection
-from agentlab.trace import Trace, trace
+from agentlab.trace import Trace, simulation, trace
 
 if TYPE_CHECKING:
     from crewai import LLM
@@ -88,11 +88,9 @@ async def reply(
 
 
 def simulate(
-    program: Coroutine[Any, Any, T],
-    *,
-    catch: type[E] | tuple[type[E], ...] = (),
+    program: Coroutine[Any, Any, T], *, catch: type[E] | tuple[type[E], ...] = (),
     schedule: int | Schedule | None = None,
-) -> tuple[T | E, Trace]:
+) -> tuple[T | E, Trace]:  # fmt: skip
     """Run a program of agents in virtual time; return its result, and what the endpoint saw.
 
     Errors of the kinds in `catch` are returned instead of the result. It takes the `schedule` and
@@ -102,11 +100,15 @@ def simulate(
         answer, t = lab.simulate(lab.ask("Name three rivers."))
         print(t.makespan_s)
     """
-    with trace() as t:
-        try:
-            return run_virtual(program, schedule=schedule).result, t
-        except catch as error:
-            return error, t
+    outer = simulation.set(object())
+    try:
+        with trace() as t:
+            try:
+                return run_virtual(program, schedule=schedule).result, t
+            except catch as error:
+                return error, t
+    finally:
+        simulation.reset(outer)
 
 
 def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> ChatOpenAI:

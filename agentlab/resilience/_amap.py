@@ -22,12 +22,9 @@ class Outcome(NamedTuple, Generic[A, B]):
 
 
 async def amap(
-    function: Callable[[A], Awaitable[B]],
-    items: Iterable[A],
-    *,
-    max_concurrency: int,
-    max_memory_mb: float | None = None,
-) -> AsyncIterator[Outcome[A, B]]:
+    function: Callable[[A], Awaitable[B]], items: Iterable[A],
+    *, max_concurrency: int, max_memory_mb: float | None = None,
+) -> AsyncIterator[Outcome[A, B]]:  # fmt: skip
     """Call `function` on every item, and yield each outcome as it comes.
 
     Items are taken only when there is room for them, so they may be an endless generator; while
