@@ -8,6 +8,7 @@ seed. It shows nothing of threads that run at the same time, other processes, or
 import asyncio
 import inspect
 import linecache
+import warnings
 from asyncio import Handle
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
@@ -103,6 +104,8 @@ def explore(
     """
     trial = _Trial(program, faults)
     checked("runs", runs, least=1, whole=True)
+    if not __debug__:
+        warnings.warn(SAYS["optimized"], RuntimeWarning, stacklevel=2)
     if error := trial.run(Schedule(), None):
         if isinstance(error, ConfigError):  # nothing is wrong with an order
             raise error
@@ -135,10 +138,11 @@ class _Trial:
         chance = {} if self._faults is None else {"faults": self._faults, "seed": seed or 0}
         try:
             with lab.configure(**chance) if chance else nullcontext():
-                if self._takes_run:
-                    self._program(run)
-                else:
+                if not self._takes_run:
                     run(self._program())
+                elif asyncio.iscoroutine(left := self._program(run)):
+                    left.close()
+                    raise ConfigError(SAYS["async"].format(program=self._program))
         except Exception as error:
             return error
         self.events = max(self.events, schedule.events)

@@ -233,6 +233,28 @@ def test_a_coroutine_is_no_program():
     program.close()
 
 
+def test_an_async_function_that_takes_a_run_is_no_program():
+    """Nothing would await it, so that it would pass whatever it does."""
+
+    async def program(run: Run) -> None:
+        raise AssertionError
+
+    with pytest.raises(ConfigError, match="write def instead of async def"):
+        explore(program)
+
+
+def test_without_asserts_it_says_so(tmp_path: Path):
+    """Under python -O it would find nothing, and look like a pass."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import asyncio\nfrom agentlab.explore import explore\n\n"
+        "async def main():\n    await asyncio.sleep(1)\n    assert False\n\nexplore(main, runs=2)\n"
+    )
+    command = [sys.executable, "-O", str(script)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "script.py:8: RuntimeWarning: python -O leaves every assert out" in ran.stderr
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
