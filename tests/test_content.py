@@ -363,6 +363,13 @@ def test_an_empty_topic_is_refused(fresh_lab, topic):
         batch([TOPICS[0], topic])
 
 
+def test_one_text_is_no_list_of_topics(fresh_lab):
+    """It would be a topic for each letter, and each of them paid for."""
+    topics: Any = "tides"
+    with pytest.raises(ConfigError, match="topics 'tides' are one text; give a list of texts"):
+        batch(topics)
+
+
 def test_there_are_two_types(fresh_lab):
     """Another one is refused, with their names."""
     with pytest.raises(ConfigError, match="blog or comprehensive"):

@@ -27,6 +27,8 @@ def jobs(topics: Iterable[str], content_type: str, known: Iterable[str]) -> list
     """Name the work on each of the topics, once; a ConfigError where there can be none."""
     if content_type not in known:
         raise ConfigError(f"no content type {content_type!r}; choose {' or '.join(known)}")
+    if isinstance(topics, str):  # it would be one topic a letter
+        raise ConfigError(f"topics {topics[:40]!r} are one text; give a list of texts")
     titles = [title_of(topic) for topic in topics]
     if wrong := [title for title in titles if not 0 < len(title) <= _LONGEST]:
         says = f"a topic is empty, or over {_LONGEST} characters: {wrong[0][:40]!r}"
