@@ -464,3 +464,13 @@ def test_a_reader_who_has_read_enough_ends_it_quietly():
     with os.fdopen(theirs, "wb") as out:
         done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is full")
+def test_a_full_disk_is_said_in_one_line():
+    """`agentlab bench --list > FILE`: what the system says, and no traceback."""
+    command = [sys.executable, "-m", "agentlab", "bench", "--list"]
+    with open("/dev/full", "wb") as out:
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "agentlab: [Errno 28] No space left on device\n"

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141  # 128 and SIGPIPE, as shells have it
     except KeyboardInterrupt:
         return 130  # 128 and SIGINT, as shells have it
-    except AgentLabError as error:
+    except (AgentLabError, OSError) as error:  # such as a disk that is full
         print(f"agentlab: {error}", file=sys.stderr)
         return 2
 
