@@ -324,7 +324,8 @@ def tool(name: str, **facts: Any) -> Iterator[ToolSpan]:
         end(begun, error)
         raise
     finally:
-        _around.reset(outer)
+        with suppress(ValueError):  # a generator left early is closed in another context
+            _around.reset(outer)
 
 
 agent = partial(tool, operation=AGENT)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import threading
+from collections.abc import AsyncIterator
 from datetime import date
 from typing import Any
 
@@ -167,6 +169,28 @@ def test_a_tool_that_fails_is_noted_with_its_error():
         raise ValueError("no river")
     assert t.tools[0].fault == "ValueError: no river"
     assert t.tools[0].end_s is not None
+
+
+def test_a_stream_that_is_left_early_ends_its_tool():
+    """asyncio closes the generator in a task of its own, which must not complain."""
+
+    async def stream() -> AsyncIterator[int]:
+        with tool("stream"):
+            yield 1
+            yield 2
+
+    async def program() -> list[object]:
+        complaints: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+        async for _ in stream():
+            break
+        gc.collect()
+        await asyncio.sleep(1)
+        gc.collect()
+        return complaints
+
+    complaints, t = lab.simulate(program())
+    assert [span.fault for span in t.tools] == ["GeneratorExit"] and complaints == []
 
 
 def test_a_tool_that_still_runs_has_no_end():
