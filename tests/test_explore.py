@@ -250,7 +250,7 @@ def test_without_asserts_it_says_so(tmp_path: Path):
         "import asyncio\nfrom agentlab.explore import explore\n\n"
         "async def main():\n    await asyncio.sleep(1)\n    assert False\n\nexplore(main, runs=2)\n"
     )
-    command = [sys.executable, "-O", str(script)]
+    command = [sys.executable, "-O", "-W", "always", str(script)]
     ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert "script.py:8: RuntimeWarning: python -O leaves every assert out" in ran.stderr
 
