@@ -15,7 +15,7 @@ from itertools import accumulate, count
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import msgspec
 from msgspec.structs import replace
@@ -215,7 +215,7 @@ def _from_zero(spans: Iterable[Span]) -> list[Span]:
     return [span.shifted(zero_s) for span in ordered]
 
 
-_sources: WeakSet[Source] = WeakSet()
+_sources: WeakKeyDictionary[Source, object] = WeakKeyDictionary()  # -> its simulation, if any
 
 
 class _View:
@@ -225,7 +225,7 @@ class _View:
         self.of = simulation.get()
         for source in [source for source in list(_sources) if not source.alive]:
             detach(source)
-        there = [] if self.of else list(_sources)
+        there = [source for source, of in list(_sources.items()) if self.of in (None, of)]
         self.marks = {source: source.mark() for source in there}
         self.ended: list[tuple[Source, list[Span]]] = []
         self.tools: list[tuple[object, ToolSpan]] = []  # each beside the clock that it was noted by
@@ -261,14 +261,14 @@ def _looking() -> list[_View]:
 
 def attach(source: Source) -> None:
     """Let every trace, open now or opened later, collect from `source`."""
-    _sources.add(source)
+    _sources[source] = simulation.get()
     for view in _looking():
         view.marks[source] = 0  # from its very beginning
 
 
 def detach(source: Source) -> None:
     """Let the open traces keep what `source` has recorded; none looks at it again."""
-    _sources.discard(source)
+    _sources.pop(source, None)
     for view in _open:
         if source in view.marks:
             try:

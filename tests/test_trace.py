@@ -367,3 +367,15 @@ def test_simulations_in_threads_see_their_own(fresh_lab: ModuleType):
         traces = threads.map(simulated, "ab")
     saw = [([span.agent for span in t.spans], [tool.name for tool in t.tools]) for t in traces]
     assert saw == [(["a"], ["a"]), (["b"], ["b"])]
+
+
+def test_a_trace_inside_a_simulation_sees_what_comes_after_it(fresh_lab: ModuleType):
+    """Also where the simulation has asked before."""
+
+    async def program() -> list[str]:
+        await fresh_lab.ask("Name three rivers.", agent="before")
+        with trace() as t:
+            await fresh_lab.ask("Name three rivers.", agent="inside")
+        return [span.agent for span in t.spans]
+
+    assert fresh_lab.simulate(program())[0] == ["inside"]
