@@ -527,6 +527,16 @@ def test_a_list_in_tags_needs_no_other_tags(role: str, form: str):
     assert re.fullmatch(r"<risks>(<item>[^<]+</item>){2,}</risks>", ask(*told(role, form)))
 
 
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("gap", ["", "\n  "])
+def test_tags_of_several_names_within_others_are_fields(role: str, gap: str):
+    """Each once and in order, but those shown again are a list."""
+    inner = ["<name>...</name>", "<age>...</age>", "<tag>...</tag>", "<tag>...</tag>"]
+    answer = ask(*told(role, f"Answer in <person>{gap}{gap.join(inner)}\n</person>"))
+    fields = r"<name>[^<]+</name><age>[^<]+</age>(<tag>[^<]+</tag>){2,}"
+    assert re.fullmatch(rf"<person>{fields}</person>", answer)
+
+
 def test_lists_in_tags_stand_in_order_beside_others_of_the_same_inner_tag():
     """Whatever they are called: a type's name is a tag, too, where it is closed."""
     tags = "<text></text>, <list><item>...</item></list> and <costs><item>...</item></costs>"

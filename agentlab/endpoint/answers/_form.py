@@ -1,7 +1,6 @@
 """The form that a text asks for instead of prose: JSON, a table, tags, one of some words.
 
-What stands in it is a value that a JSON Schema admits; only examples are imitated. Names stand
-behind a noun ("the keys `name` (string) and `age`"), before it, or below it, line by line.
+A JSON Schema admits what stands in it. Names are behind a noun, before it, or below it in lines.
 """
 
 import json
@@ -57,7 +56,7 @@ def mentions(text: str, *words: str) -> bool:
 
 def _asked(text: str, shown: str, told: tuple[str, ...], asked: bool, as_json: bool) -> Form | None:
     tags = RE.tag.findall(text) if "<" in text and RE.asks_for_tags.search(text) else []
-    if fields := [listing or closed or bare for listing, _, closed, bare in tags]:
+    if fields := [listing or closed or bare for listing, *_, closed, bare in tags]:
         return Form("tags", _fields(fields, text, told))
     if "{" in text and (schema := _schema_in(text)):
         return Form("json", schema)
@@ -114,12 +113,15 @@ def _example(text: str) -> Form | None:
 
 
 def _fields(names: list[str], text: str, told: tuple[str, ...]) -> Schema:
-    """Return the schema of fields: of what they are told to be, or of tags repeated in them."""
-    said, lists = "\n".join(told), dict(RE.list_of_tags.findall(text))
+    """Return the schema of fields: of what they are told to be, or of the tags in them."""
+    said = "\n".join(told)
     kinds: dict[str, Schema] = {name: typed(words) for name, words in RE.dspy_field.findall(said)}
     for name, schema in re.findall(r"\{(\w+)\}[^\n]*JSON schema: ([^\n]*)", said):
         kinds[name] = next((each for each, _ in _objects(schema)), {})
-    kinds |= {name: schema_of({inner: {"type": "array"}}) for name, inner in lists.items()}
+    for name, inside, _ in RE.nested_tags.findall(text):
+        inner = re.findall(r"<(\w[\w-]*)>", inside)
+        most = {tag: 1 if inner.count(tag) == 1 < len(inner) else _MOST for tag in inner}
+        kinds[name] = schema_of({tag: {"type": "array", "maxItems": n} for tag, n in most.items()})
     kinds["completed"] = {"const": ""}
     return schema_of({name: kinds.get(name, {}) for name in names})
 
@@ -131,8 +133,7 @@ def render(written: str, value: Any) -> str:
     if written == "word":
         return _plain(value)
     if written == "table":
-        cells = [map(_plain, row.values()) for row in value]
-        rows = [value[0], ["---"] * len(value[0]), *cells]
+        rows = [value[0], ["---"] * len(value[0]), *(map(_plain, row.values()) for row in value)]
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
     mark = "<{0}>{1}</{0}>" if written == "tags" else "[[ ## {0} ## ]]\n{1}\n"
     parts = (mark.format(name, _plain(inner, written == "tags")) for name, inner in value.items())
@@ -184,8 +185,7 @@ def _walk(text: str, at: int, sure: bool) -> tuple[dict[str, dict[str, Any]], bo
     sure, pattern = sure or lines, RE.name_in_line if lines else RE.next_name
     while len(names) < _MOST and (found := pattern.match(text, at)):
         names[(found[1] or found[2]).strip()] = typed(found[3]) if found[3] else {}
-        sure = sure or bool(found[1])
-        at = found.end()
+        sure, at = sure or bool(found[1]), found.end()
         if not lines and not found[4]:
             break
     return (names, sure) if sure or len(names) > 1 else ({}, False)
@@ -216,7 +216,7 @@ def _objects(text: str) -> Iterator[tuple[Any, int]]:
 
 
 def _plain(value: Any, tags: bool = False) -> str:
-    if tags and isinstance(value, dict):  # of what is repeated
+    if tags and isinstance(value, dict):  # of tags in it
         return "".join(f"<{tag}>{_plain(one)}</{tag}>" for tag in value for one in value[tag])
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
