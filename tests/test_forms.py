@@ -120,6 +120,26 @@ def test_a_list_of_words_is_a_list():
         assert len(words) == 4 and all(isinstance(word, str) for word in words)
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        "Gib das Ergebnis als JSON mit den Schlüsseln name und age zurück.",
+        "부산을 설명하고 name, age 필드를 포함한 JSON으로 출력해 주세요.",
+    ],
+)
+def test_a_verb_beside_names_is_no_part_of_them(form: str):
+    """The German one behind them, and the Korean one in front."""
+    assert list(json.loads(ask(form))) == ["name", "age"]
+
+
+def test_a_key_with_nothing_but_a_range_is_a_number():
+    """A range of words is none."""
+    form = "Answer in JSON with the keys sure (0 to 1), stars (1-5) and text (10 to 20 words)."
+    answer = json.loads(ask(f"Describe Busan. {form}"))
+    assert 0 <= answer["sure"] <= 1 and 1 <= answer["stars"] <= 5 and answer["text"]
+    assert isinstance(answer["text"], str)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_options_and_ranges_of_a_key_are_kept(seed: int):
     """In a sketch, or behind its name."""
