@@ -134,8 +134,8 @@ def test_a_verb_beside_names_is_no_part_of_them(form: str):
 
 def test_a_key_with_nothing_but_a_range_is_a_number():
     """A range of words is none."""
-    form = "Answer in JSON with the keys sure (0 to 1), stars (1-5) and text (10 to 20 words)."
-    answer = json.loads(ask(f"Describe Busan. {form}"))
+    keys = "sure (between 0 and 1), stars (1-5) and text (10 to 20 words)"
+    answer = json.loads(ask(f"Describe Busan. Answer in JSON with the keys {keys}."))
     assert 0 <= answer["sure"] <= 1 and 1 <= answer["stars"] <= 5 and answer["text"]
     assert isinstance(answer["text"], str)
 
