@@ -77,7 +77,7 @@ class Bodies:
         """Read the whole body, for `read_body`; it counts as held until `then` is done."""
         declared = header(scope, b"content-length")
         self._check(int(declared[:_MOST_DIGITS]) if declared.isdecimal() else 0)
-        pieces, size_bytes, more = list[bytes](), 0, True
+        pieces, size_bytes, more = [b""], 0, True
         try:
             while more:
                 event = await receive()
