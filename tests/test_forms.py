@@ -85,6 +85,7 @@ def test_each_form_that_the_docs_list_is_asked_for_by_their_words_alone():
         ("이름, 인구 필드가 있는 JSON이 필요합니다.", "이름 인구"),
         ("JSON with the keys name and age (int)", "name age"),
         ("A JSON object with name and age", "name age"),
+        ("JSON keys: summary, risks.", "summary risks"),
     ],
 )
 @pytest.mark.parametrize("role", ROLES)
@@ -142,7 +143,11 @@ def test_a_key_with_nothing_but_a_range_is_a_number():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_options_and_ranges_of_a_key_are_kept(seed: int):
-    """In a sketch, or behind its name."""
+    """In a sketch, or behind its name; what may be a unit is no choice."""
+    bare = "mood (calm/wild/mild), wind (integer 3-9), wet (yes/no) and speed (km/h)"
+    answer = json.loads(ask(f"Answer in JSON with the keys {bare}.", seed=seed))
+    assert answer["mood"] in ("calm", "wild", "mild") and answer["wet"] in ("yes", "no")
+    assert answer["speed"] not in ("km", "h")
     sketch = 'Reply in JSON: {"mood": "calm" | "wild", "wind": <number 3-9>}'
     words = 'Give JSON with the keys mood ("calm" or "wild") and wind (integer 3-9).'
     for form in (sketch, words):
@@ -190,6 +195,8 @@ def test_a_list_of_objects_is_a_list(form: str, many: int):
         "The input is a JSON list of towns. Summarise it.",
         "Describe the fields of wheat and barley.",
         "Describe the table in the kitchen.",
+        "Was ist eine Tabelle?",
+        "Explain JSON keys: what are they?",
         "Explain the columns of the temple.",
         "Review sections A, B and C of the contract.",
         "Summarise the sections on history and geography.",
@@ -357,6 +364,8 @@ def test_headings_named_in_a_sentence_come_in_order(role: str, form: str):
         ("Facts, please: table with columns Name, Price; 4 rows", 2, 4),
         ("Present it as a table with the headers Name | Age.", 2, 3),
         ("Make a 3-column table: Name, Age, City.", 3, 3),
+        ("Erstelle eine Tabelle mit den Spalten Stadt und Land.", 2, 3),
+        ("Antworte als Tabelle mit 4 Zeilen.", 2, 4),
         ("이름, 가격, 평점 열이 있는 표를 4행으로 만드세요.", 3, 4),
     ],
 )

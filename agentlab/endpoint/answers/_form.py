@@ -63,7 +63,7 @@ def _asked(text: str, shown: str, told: tuple[str, ...], asked: bool, as_json: b
     if not (asked or as_json):
         if closed := _closed(text):
             return Form("word", closed)
-        return _table(text) if mentions(text, "table", "표") else None
+        return _table(text) if mentions(text, "table", "tabelle", "표") else None
     if asked and (form := _example(shown)):
         return form
     names = listed(text, RE.keys_listed)
@@ -155,7 +155,8 @@ def number(words: str) -> int:
 
 def typed(words: str) -> dict[str, Any]:
     """Return the schema of the values that a type's words allow: any text, if they say none."""
-    options = re.findall(r"['\"](.+?)['\"]", words)
+    bare = RE.bare_options.fullmatch(words)
+    options = re.split(r"\s*[/|]\s*", bare[1]) if bare else re.findall(r"['\"](.+?)['\"]", words)
     if "Literal" in words or options[1:]:
         return {"enum": options or [""]}
     kinds = (kind for kind, said in RE.mapping("kinds").items() if re.search(said, words))
