@@ -187,11 +187,12 @@ def from_task(tool: Function, text: str) -> Values:
     values = {each.name: named.ids(each.of) for each in given if each.kind == "id"}
     values |= _shared_out([a for a in given if a.kind == "number"], _left(named.numbers, values))
     values |= {a.name: chosen(a.schema["enum"], text) for a in given if "enum" in a.schema}
+    ends = {a.name: a.kind == "name" and a.words[-1] for a in given}  # departure_date: a date
     for form, (_, pattern) in RE.mapping("formats").items():
-        those = [a.name for a in given if a.kind == "other" and a.schema.get("format") == form]
+        those = [a.name for a in given if form in (a.schema.get("format"), ends[a.name])]
         said = re.findall(pattern, text) if those else []
-        values |= {name: said[at :: len(those)] for at, name in enumerate(those)}
-    names = [a for a in given if a.kind == "name"]
+        values |= {name: said[at :: len(those)] for at, name in enumerate(those) if said[at:]}
+    names = [a for a in given if a.kind == "name" and a.name not in values]
     left = _left(named.names, values)
     values |= _shared_out(names, left) or _by_role(names, named.places)
     texts = [a for a in given if a.kind == "text" and not SETS["whole"] & {*a.words}]
