@@ -11,7 +11,7 @@ from bisect import bisect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import lru_cache
-from itertools import islice, pairwise, product
+from itertools import groupby, islice, pairwise, product
 from typing import Any, NamedTuple
 
 import msgspec
@@ -187,14 +187,16 @@ def from_task(tool: Function, text: str) -> Values:
     values = {each.name: named.ids(each.of) for each in given if each.kind == "id"}
     values |= _shared_out([a for a in given if a.kind == "number"], _left(named.numbers, values))
     values |= {a.name: chosen(a.schema["enum"], text) for a in given if "enum" in a.schema}
-    ends = {a.name: a.kind == "name" and a.words[-1] for a in given}  # departure_date: a date
+    names = [a for a in given if a.kind == "name"]
+    ends = {a.name: a.words[-1] for a in names}  # a departure_date is a date
+    role_of = {value: group.role for group in named.names for value in group.values}.get
     for form, (_, pattern) in RE.mapping("formats").items():
-        those = [a.name for a in given if form in (a.schema.get("format"), ends[a.name])]
+        those = [a for a in given if form in (a.schema.get("format"), ends.get(a.name))]
         said = re.findall(pattern, text) if those else []
-        values |= {name: said[at :: len(those)] for at, name in enumerate(those) if said[at:]}
-    names = [a for a in given if a.kind == "name" and a.name not in values]
-    left = _left(named.names, values)
-    values |= _shared_out(names, left) or _by_role(names, named.places)
+        groups = [Group(role or "", "", [*own]) for role, own in groupby(said, role_of)]
+        values |= _shared_out(those, groups)
+    names = [a for a in names if a.name not in values]
+    values |= _shared_out(names, _left(named.names, values)) or _by_role(names, named.places)
     texts = [a for a in given if a.kind == "text" and not SETS["whole"] & {*a.words}]
     left = _left(named.names, values)
     values |= {each.name: group.values for each, group in zip(texts, left, strict=False)}
@@ -237,8 +239,7 @@ def _shared_out(arguments: list[Argument], groups: list[Group]) -> Values:
 
 
 def _by_role(arguments: list[Argument], groups: list[Group]) -> Values:
-    by_role = {group.role: group.values for group in reversed(groups) if group.role}
-    roles = RE.mapping("roles")
+    roles, by_role = RE.mapping("roles"), {g.role: g.values for g in reversed(groups) if g.role}
     taking = {roles.get(word, word): each.name for each in arguments[::-1] for word in each.words}
     return {name: by_role[role] for role, name in taking.items() if role in by_role}
 
@@ -246,8 +247,7 @@ def _by_role(arguments: list[Argument], groups: list[Group]) -> Values:
 def from_results(argument: Argument, texts: Iterable[str]) -> list[Any]:
     """Return the values that results hold for an argument, of every result."""
     is_id, owner = argument.kind == "id", folded("".join(argument.of))
-    owners = {"", *map(stem, argument.of)}
-    last = folded(argument.words[-1])
+    owners, last = {"", *map(stem, argument.of)}, folded(argument.words[-1])
     names = [owner + last, owner, last, "id", ""] if is_id else [folded(argument.name), ""]
     values = []
     for text in [glance(text) for text in texts if not RE.failed.match(text)]:
