@@ -1,7 +1,6 @@
 """What the system does for a process: whole files, lists, packages, many sockets."""
 
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,8 +13,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
     It is on the disk when this returns. If it cannot be written, the old file stays.
     """
-    part = path.with_name(f".{path.name}.{threading.get_native_id()}.part")  # nobody else's now
-    part.unlink(missing_ok=True)  # left by a process that was killed, or a link to elsewhere
+    part = path.with_name(f".{path.name}.{os.urandom(8).hex()}.part")  # nobody else's
     try:
         with part.open("xb") as file:
             file.write(content)

@@ -83,6 +83,8 @@ def publish(folder: Path, article: Article, before: Mapping[str, str] = {}) -> P
             kept += [path] if last != new else []
             continue
         if there != new:
+            for part in folder.glob(f".{path.name}.*.part"):  # a process was killed as it wrote
+                part.unlink(missing_ok=True)
             write_whole(path, content)
         pages[path.name] = new
     return Published(tuple(files), pages, tuple(kept))

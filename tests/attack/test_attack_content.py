@@ -24,7 +24,6 @@ import yaml
 from markdown_it import MarkdownIt
 
 from agentlab import lab
-from agentlab._support.system import write_whole
 from agentlab.commands.main import main
 from agentlab.content import Content, ContentSystem, Journal, Settings, summary
 from agentlab.content._publish import Article, publish
@@ -431,9 +430,9 @@ def test_a_spare_that_a_kill_left_is_ours(tmp_path, size):
 
 @pytest.mark.parametrize("how", ["link", "dangling", "hard link", "left"])
 def test_a_page_is_written_over_no_link(tmp_path, how):
-    """Nor is the part that becomes it."""
-    victim = tmp_path / "victim"
-    part = tmp_path / f".page.md.{threading.get_native_id()}.part"
+    """Nor over the part that a kill left of it, which goes."""
+    victim, article = tmp_path / "victim", Article(TOPICS[0], "", "", "blog")
+    part = tmp_path / f".{article.name}.md.0123456789abcdef.part"
     victim.write_bytes(b"mine")
     if how == "hard link":
         os.link(victim, part)
@@ -441,9 +440,9 @@ def test_a_page_is_written_over_no_link(tmp_path, how):
         part.write_bytes(b"half")
     else:
         part.symlink_to(victim if how == "link" else tmp_path / "none")
-    write_whole(tmp_path / "page.md", b"page")
-    assert (tmp_path / "page.md").read_bytes() == b"page" and victim.read_bytes() == b"mine"
-    assert {path.name for path in tmp_path.iterdir()} == {"victim", "page.md"}
+    files = publish(tmp_path, article).files
+    assert files[0].read_text() == article.markdown() and victim.read_bytes() == b"mine"
+    assert {*tmp_path.iterdir()} == {victim, *files}
 
 
 @pytest.mark.parametrize("what", ["folder", "link", "pipe"])
