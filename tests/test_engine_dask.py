@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -351,11 +352,12 @@ def test_a_lost_scheduler_leaves_a_batch_that_goes_on(fresh_lab, tmp_path):
     assert sum(span.ok for span in t.spans) == 48 - answers
 
 
-def test_a_cluster_that_is_not_there_is_named(fresh_lab):
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "tls://127.0.0.1:9", 8786])
+def test_a_cluster_that_is_not_there_is_named(fresh_lab, address):
     """With what to do; nothing hangs."""
-    wrong = pytest.raises(ConfigError, match=r"no cluster at tcp://127\.0\.0\.1:9")
+    wrong = pytest.raises(ConfigError, match=rf"no cluster at {address}.*; start one with")
     with wrong, dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
-        on_cluster(lambda c: c.ask("?"), address="tcp://127.0.0.1:9")
+        on_cluster(lambda c: c.ask("?"), address=address)
 
 
 def test_the_dashboard_counts_workers(on_shared, fresh_lab):
@@ -396,11 +398,31 @@ def test_a_cluster_is_of_use_in_its_block_alone(fresh_lab):
         async with cluster:
             assert cluster.dashboard is None
             assert len(below("dask")) > len(running)
+            with pytest.raises(ConfigError, match="open already"):
+                await cluster.__aenter__()
         await used(cluster)
 
     running = below("dask")
     asyncio.run(before_and_after())
     assert below("dask") == running
+
+
+def test_a_cluster_leaves_no_files(fresh_lab, monkeypatch, tmp_path):
+    """Neither this process's nor Dask's own, which would lie in the system's temporary folder."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert on_cluster(lambda c: c.ask("Name three rivers."), workers=1)[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_event_loop_is_refused(on_shared, fresh_lab):
+    """There a call would wait for ever: the loop in which the cluster was opened stands still."""
+
+    async def simulated(cluster: Any) -> None:
+        lab.simulate(cluster.ask("Name three rivers."))
+
+    with pytest.raises(ConfigError, match=r"opened in another event loop; await it there"):
+        on_shared(simulated)
 
 
 def test_a_benchmark_under_faults_gives_what_every_engine_gives(fresh_lab, tmp_path):

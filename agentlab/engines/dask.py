@@ -21,10 +21,10 @@ from distributed.comm.addressing import get_address_host
 from distributed.scheduler import KilledWorker
 
 from agentlab import lab, settings
-from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
+from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere, running_loop
 from agentlab._support.fields import checked
 from agentlab.endpoint.server.process import end_with_owner
-from agentlab.errors import ClusterLost, ConfigError, EndpointError
+from agentlab.errors import AgentLabError, ClusterLost, ConfigError, EndpointError
 from agentlab.lab import Connection, Reply, connection
 from agentlab.resilience import words
 
@@ -64,12 +64,14 @@ class Cluster:
         self._here: list[Process] = []
 
     async def __aenter__(self) -> Self:
+        if self._client is not None:
+            raise ConfigError("this cluster is open already; enter another `Cluster()`")
         try:
             async with asyncio.timeout(_STARTED_S):
                 await self._connect()
         except BaseException as error:
             await self.__aexit__()
-            if isinstance(error, ConfigError) or not isinstance(error, OSError | ValueError):
+            if isinstance(error, AgentLabError) or not isinstance(error, Exception):
                 raise
             none = f"no cluster at {self._address or 'this machine'}: {words(error)}"
             cure = "start one with `dask scheduler` and `dask worker`, or leave the address out"
@@ -80,13 +82,14 @@ class Cluster:
         model = self._model()
         where = {"address": self._address}
         if self._address is None:
-            folder = self._open.enter_context(TemporaryDirectory(prefix="agentlab-dask-"))
-            self._file = f"{folder}/scheduler.json"
-            where = {"scheduler_file": self._file}
+            temporary = TemporaryDirectory(prefix="agentlab-dask-", ignore_cleanup_errors=True)
+            self._folder = self._open.enter_context(temporary)
+            where = {"scheduler_file": f"{self._folder}/scheduler.json"}
             page = "--dashboard-address=127.0.0.1:0" if self._dashboard else "--no-dashboard"
             self._scheduler = await self._start("scheduler", "--port=0", page, "--preload")
         client: Any = Client(**where, asynchronous=True, set_as_default=False)  # type: ignore[no-untyped-call]
-        self._client = await self._open.enter_async_context(client)
+        self._open.push_async_callback(client.close)  # also if it cannot connect
+        self._client = await client
         if self._scheduler is not None:
             await self.scale(self._workers)
         await client.wait_for_workers(1)
@@ -97,7 +100,8 @@ class Cluster:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "dask", kind, "--host=127.0.0.1", "--protocol=tcp"),
             # The last option is a --preload, of this file: Dask calls its `dask_setup`.
-            *(f"--scheduler-file={self._file}", *options, __name__),
+            *(f"--scheduler-file={self._folder}/scheduler.json", *options, __name__),
+            env={**os.environ, "DASK_TEMPORARY_DIRECTORY": self._folder},
             stdin=PIPE,  # it closes when this process ends, however that ends
             stdout=DEVNULL,
             stderr=DEVNULL,
@@ -116,6 +120,9 @@ class Cluster:
         """Dask's own client, inside of the `async with` block."""
         if self._client is None:
             raise ConfigError("this cluster is not open; use `async with Cluster() as cluster`")
+        if running_loop() not in (None, self._client.loop.asyncio_loop):
+            cure = "await it there, and in no other asyncio.run() or lab.simulate()"
+            raise ConfigError(f"this cluster was opened in another event loop; {cure}")
         return self._client
 
     @property
