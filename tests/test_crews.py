@@ -159,6 +159,28 @@ def test_its_acall_goes_through_the_guard(fresh_lab, guarded):
         assert t.requests == 3
 
 
+def kickoff(llm, crews, how):
+    if how == "flow":
+        step = crews.start()(lambda self: "nothing")
+        return type("Flow", (crews.Flow,), {"step": step})().kickoff_async()
+    return getattr(one_task(llm), how)()
+
+
+@CREWAI
+@pytest.mark.parametrize("how", ["akickoff", "kickoff_async", "flow"])
+def test_ones_own_crew_or_flow_takes_no_virtual_time(fresh_lab, how):
+    """It would wait for a thread, for ever; an LLM from before virtual time does not hide that."""
+    from agentlab.lab import crews
+
+    llm = lab.crew_llm()
+
+    async def inside():
+        return await kickoff(llm, crews, how)
+
+    with pytest.raises(ConfigError, match=r"keep real time; await it outside of lab.simulate"):
+        run_virtual(inside())
+
+
 @CREWAI
 def test_a_guarded_crew_that_blocks_its_loop_is_refused(fresh_lab, guarded):
     """kickoff inside the loop would wait for ever; nothing is sent."""

@@ -87,11 +87,15 @@ def test_virtual_time_is_refused(fresh_lab):
     assert t.requests == 0
 
 
-def test_a_step_may_have_any_name(fresh_lab):
-    """Not even the name of something that a Flow has is taken."""
+@pytest.mark.parametrize(
+    "names", [("state", "kickoff"), ("조사", "요약"), ("café", "cafe"), ("a", "ask_a")]
+)
+def test_a_step_may_have_any_name(fresh_lab, names):
+    """Not even the name of something that a Flow has is taken, and it may be of any language."""
     fresh_lab.configure(preset="instant")
-    w = Workflow([Step("state", "Describe a state."), Step("kickoff", "Begin with {state}.")])
-    assert list(asyncio.run(engines.run(w, engine="crewai"))) == ["state", "kickoff"]
+    first, second = names
+    w = Workflow([Step(first, "Describe it."), Step(second, f"Begin with {{{first}}}.")])
+    assert tuple(asyncio.run(engines.run(w, engine="crewai"))) == names
 
 
 async def weather(city: str) -> str:

@@ -7,16 +7,12 @@ from typing import Any
 
 from agentlab import lab
 from agentlab.engines import Ask, answer
-from agentlab.errors import ConfigError
-from agentlab.lab import crews, is_virtual
+from agentlab.lab import crews
 from agentlab.workflow import Step, Workflow
 
 
 async def run(workflow: Workflow, values: dict[str, str], *, ask: Ask) -> dict[str, str]:
     """Run the `flow`; see `engines.run`. It takes the workflow's span and CrewAI's own time."""
-    if is_virtual():
-        threads = "CrewAI handles its events in threads, which keep real time"
-        raise ConfigError(f"{threads}; run it outside run_virtual")
     begun = flow(workflow, ask=ask)()
     await begun.kickoff_async(inputs=values)
     return {step.name: begun.state[step.name] for step in workflow.steps}
@@ -24,8 +20,7 @@ async def run(workflow: Workflow, values: dict[str, str], *, ask: Ask) -> dict[s
 
 def flow(workflow: Workflow, *, ask: Ask | None = None) -> type[crews.Flow[Any]]:
     """Return the workflow as a Flow class that you can look at, extend and kick off."""
-    # A step may have the name of something that a Flow has, such as "state".
-    methods = {f"ask_{s.name}": _asking(workflow, s, ask or lab.ask) for s in workflow.steps}
+    methods = {_method(s.name): _asking(workflow, s, ask or lab.ask) for s in workflow.steps}
     return type(workflow.name, (_Quiet,), methods)
 
 
@@ -39,6 +34,11 @@ def _asking(workflow: Workflow, step: Step, ask: Ask) -> Any:
         self.state[step.name] = text
         return text
 
-    method.__name__ = f"ask_{step.name}"
-    needs = [f"ask_{need}" for need in workflow.needs[step.name]]
+    method.__name__ = _method(step.name)
+    needs = [_method(need) for need in workflow.needs[step.name]]
     return (crews.listen(crews.and_(*needs)) if needs else crews.start())(method)
+
+
+def _method(step: str) -> str:
+    """Name a step's method: CrewAI takes ASCII alone, and a Flow has a "state" of its own."""
+    return f"ask_{step}" if step.isascii() else f"step_{step.encode().hex()}"

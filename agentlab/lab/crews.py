@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from agentlab._support.asyncio_tools import running_loop
+from agentlab.clock import is_virtual
 from agentlab.errors import ConfigError
 
 if "crewai" in sys.modules:
@@ -46,7 +47,7 @@ _locks: dict[str, Any] = {}
 set_lock_backend(lambda name, timeout: _locks.setdefault(name, threading.RLock()))
 
 import crewai  # noqa: E402
-from crewai import LLM  # noqa: E402
+from crewai import LLM, events  # noqa: E402
 from crewai.events import event_context  # noqa: E402
 from crewai.flow.flow import Flow, and_, listen, start  # noqa: E402
 
@@ -60,6 +61,20 @@ _PACKAGES = tuple(f"{p.__path__[0]}{os.sep}" for p in (crewai, crewai_core))
 logging.getLogger().addFilter(lambda record: not record.pathname.startswith(_PACKAGES))
 event_context._default_config.mismatch_behavior = event_context.MismatchBehavior.SILENT
 event_context._default_config.empty_pop_behavior = event_context.MismatchBehavior.SILENT
+
+_emit = events.crewai_event_bus.emit
+
+
+def _emit_in_real_time(source: Any, event: Any) -> Any:
+    """Refuse virtual time to crews and Flows, each of which begins with such an event."""
+    begins = isinstance(event, events.CrewKickoffStartedEvent | events.FlowStartedEvent)
+    if begins and is_virtual():
+        threads = "CrewAI handles its events in threads, which keep real time"
+        raise ConfigError(f"{threads}; await it outside of lab.simulate() and run_virtual()")
+    return _emit(source, event)
+
+
+events.crewai_event_bus.emit = _emit_in_real_time  # type: ignore[method-assign]
 
 
 def guarded(llm: LLM, run: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]) -> LLM:
