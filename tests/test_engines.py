@@ -147,6 +147,32 @@ def test_unknown_engine_is_refused():
         asyncio.run(engines.run(TWO_CHAINS, engine="dsk"))
 
 
+def test_what_is_no_workflow_is_refused():
+    """Its name alone, for instance."""
+    with pytest.raises(ConfigError, match=r"'report' is no Workflow; give Workflow\.load"):
+        asyncio.run(engines.run("report"))
+
+
+def in_turn(prompt, **rest):
+    return f"answer to {prompt}"
+
+
+@pytest.mark.parametrize("engine", VIRTUAL)
+@pytest.mark.parametrize("ask", [lab.reply, in_turn])
+def test_any_function_that_answers_may_ask(fresh_lab, engine, ask):
+    """What is given as `ask` may return a Reply, or need no await: prompts and results get text."""
+    results = run_virtual(engines.run(TWO_CHAINS, engine=engine, ask=ask)).result
+    assert results == run_virtual(engines.run(TWO_CHAINS, engine="sequential", ask=ask)).result
+    assert all(type(text) is str and "Reply(" not in text for text in results.values())
+
+
+@pytest.mark.parametrize("engine", VIRTUAL)
+def test_an_answer_that_is_no_text_is_refused(fresh_lab, engine):
+    """It would stand in later prompts, and be taken for the result."""
+    with pytest.raises(StepError, match=r"ConfigError: `ask` returned None; return a text"):
+        run_virtual(engines.run(TWO_CHAINS, engine=engine, ask=lambda prompt, **rest: None))
+
+
 def test_dataflow_resumes(fresh_lab):
     """After a failure, a run with a checkpointer asks only for what was not answered before."""
     config = {"configurable": {"thread_id": "1"}}

@@ -101,6 +101,7 @@ def test_wrong_name_is_refused():
         (None, r"takes the inputs 'topic', each a text; got \{\}"),
         ({"topic": "x", "more": "y"}, "got {'topic': 'x', 'more': 'y'}"),
         ({"topic": 3}, "each a text; got {'topic': 3}"),
+        ("tides", "each a text; got 'tides'"),
     ],
 )
 def test_wrong_inputs_are_refused(inputs, says):

@@ -4,6 +4,7 @@
 inputs are there, and so do the frameworks, which only their own files import.
 """
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from importlib import import_module
@@ -49,6 +50,8 @@ async def run(
     """
     if engine not in ENGINES:
         raise ConfigError(f"no engine {engine!r}; choose one of {', '.join(ENGINES)}")
+    if not isinstance(workflow, Workflow):
+        raise ConfigError(f"{workflow!r:.200} is no Workflow; give Workflow.load('report'), say")
     values = workflow.given(inputs)
     if missing := {name for step in workflow.steps for name in step.tools} - set(tools or {}):
         lacks = f"no functions for the tools {listed(sorted(missing))} of {workflow.name!r}"
@@ -56,12 +59,22 @@ async def run(
     if engine == "dask" and ask is None:
         async with _framework(engine).Cluster() as cluster:
             asking = partial(run, workflow, inputs, engine=engine, tools=tools, progress=progress)
-            return await asking(ask=cluster.reply if tools else cluster.ask)
-    asked: Any = with_tools(ask or lab.reply, tools) if tools else ask
+            return await asking(ask=cluster.reply)
+    asked: Any = with_tools(ask or lab.reply, tools) if tools else partial(_text, ask or lab.ask)
     how = _framework(engine).run if engine in _NATIVE else partial(_scheduled, engine)
     if engine in _AGENTS:
-        asked = partial(_framework(engine).ask, asked or lab.ask)
+        asked = partial(_framework(engine).ask, asked)
     return await watched(workflow, partial(how, workflow, values), ask=asked, progress=progress)
+
+
+async def _text(ask: Callable[..., Any], prompt: str, **options: Any) -> str:
+    """Return what `ask`, async or not, answers; a ConfigError if that is no text."""
+    said = ask(prompt, **options)
+    said = await said if inspect.isawaitable(said) else said
+    said = said.text if isinstance(said, lab.Reply) else said
+    if not isinstance(said, str):
+        raise ConfigError(f"`ask` returned {said!r:.200}; return a text, as lab.ask does")
+    return said
 
 
 def _framework(engine: str) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from functools import partial
 from string import Formatter
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field
 
@@ -167,11 +167,12 @@ class Workflow(Graph):
 
     def given(self, inputs: Mapping[str, str] | None) -> dict[str, str]:
         """Check the inputs of a run, and return them; missing, unknown or no text is an error."""
-        given = dict(inputs or {})
-        if set(given) != set(self.inputs) or not all(isinstance(v, str) for v in given.values()):
+        given: Any = {} if inputs is None else inputs
+        texts = isinstance(given, Mapping) and all(isinstance(v, str) for v in given.values())
+        if not texts or set(given) != set(self.inputs):
             takes = f"workflow {self.name!r} takes the inputs {listed(self.inputs)}, each a text"
             raise ConfigError(f"{takes}; got {given!r:.200}")
-        return given
+        return dict(given)
 
     def __repr__(self) -> str:
         return f"<Workflow {self.name}: {len(self.steps)} steps, ends with {listed(self.ends)}>"
