@@ -6,6 +6,7 @@ pytest finds both fixtures wherever `agentlab-course` is installed; README has e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +31,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def explore(request: pytest.FixtureRequest) -> Callable[..., Explored]:
-    """Return `agentlab.explore.explore`, on the local model; `--explore-seed` gives it the seed."""
-    from agentlab import lab
+    """Return `agentlab.explore.explore`, on the local model; `--explore-seed` gives it the seed.
+
+    It is shaped as that of `local_openai` if the test has this fixture, too.
+    """
+    from agentlab import lab, settings
     from agentlab.explore import explore
 
-    lab.configure(upstream=None)
+    if "local_openai" in request.fixturenames:
+        request.getfixturevalue("local_openai")
+    else:  # with a preset, nobody asks OPENAI_BASE_URL whose it is
+        lab.configure(preset=settings.from_environment(upstream=None).preset, upstream=None)
     return partial(explore, seed=request.config.getoption("--explore-seed"))
 
 
@@ -48,8 +55,8 @@ def local_openai(
     without delay (preset `instant`), and one serves all tests. `@pytest.mark.local_openai(...)`
     starts another for its test alone, shaped by any fields of `agentlab.settings.Settings`.
     """
-    from agentlab import lab
-    from agentlab.settings import from_environment
+    from agentlab import lab, settings
+    from agentlab.errors import ConfigError
     from agentlab.trace import trace
 
     marker = request.node.get_closest_marker("local_openai")
@@ -57,9 +64,10 @@ def local_openai(
     shape: dict[str, Any] = {"preset": "instant", **given, "upstream": None}
     for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL"):
         monkeypatch.delenv(name, raising=False)
-    if marker or lab.current() != from_environment(**shape):
+    if marker or lab.current() != settings.from_environment(**shape):
         lab.configure(**shape)
     monkeypatch.setenv("OPENAI_BASE_URL", lab.base_url())
     monkeypatch.setenv("OPENAI_API_KEY", lab.api_key())
-    with trace() as seen:
+    # The test may have run on several clocks: an error to the test that looks, and to no other.
+    with suppress(ConfigError), trace() as seen:
         yield seen

@@ -59,6 +59,23 @@ def test_a_program_that_the_test_starts(local_openai):
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
 
 
+async def ask_the_lab():
+    from agentlab import lab
+
+    assert await lab.ask("Name three rivers.")
+
+
+@pytest.mark.local_openai(faults=[{"kind": "error", "status": 400, "agent": "x", "calls": [1]}])
+def test_both_fixtures(local_openai, explore):
+    explore(ask_the_lab, runs=3)
+    assert ask("Name three rivers.")
+
+
+def test_exploring_asks_nobody_else(explore, caplog):
+    explore(ask_the_lab, runs=3)
+    assert not caplog.records
+
+
 @pytest.mark.local_openai(preset="no-such")
 def test_a_setting_that_cannot_work(local_openai):
     pass
@@ -80,6 +97,6 @@ def test_a_strangers_suite(tmp_path: Path):
         capture_output=True,
         text=True,
     )
-    assert "6 passed, 1 error" in ran.stdout, ran.stdout + ran.stderr
+    assert "8 passed, 1 error" in ran.stdout, ran.stdout + ran.stderr
     assert "ConfigError: no preset 'no-such'" in ran.stdout
     assert "sk-a-real-one" not in ran.stdout
