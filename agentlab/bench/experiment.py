@@ -247,7 +247,8 @@ class Experiment:
         if many > _MOST_MEASUREMENTS:
             raise ValueError(f"{many:,} measurements, and {_MOST_MEASUREMENTS:,} are the most")
         if self.clock == "virtual" and {"crewai", "dask"} & set(self.engines):
-            raise ValueError("the engines crewai and dask keep no virtual time; set clock: real")
+            cure = "take them out, or set clock: real and no --preset"
+            raise ValueError(f"the engines crewai and dask keep no virtual time; {cure}")
         client = self.settings or self.stream or self.clock == "real" or self.strategies != ["once"]
         plain = all(workload.plain for workload in self.workloads) and not client
         if "crowd" in self.engines and (not plain or None in self.max_concurrency):

@@ -209,7 +209,7 @@ def readings(results: Results) -> list[str]:
     found = curves(results)
     if not found and len(results.measured) > 1:
         share, nearest = _greatest(results, "efficiency")
-        return [f"{nearest} comes nearest to its bound: {share:.2f} of it"]
+        return [f"{nearest} comes nearest to its bound: {share:.2f} of it"] if share else []
     return sentences(found, results.experiment.slo)
 
 
