@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,32 @@ def test_a_guarded_crew_that_blocks_its_loop_is_refused(fresh_lab, guarded):
     with trace() as t, pytest.raises(ConfigError, match="await akickoff"):
         asyncio.run(main())
     assert t.requests == 0
+
+
+@CREWAI
+def test_a_guards_loop_that_has_ended_is_refused(fresh_lab, guarded):
+    """Nobody would make the call any more."""
+
+    async def made():
+        return guarded(lab.crew_llm(), Guard().run)
+
+    with pytest.raises(ConfigError, match="stands still; await akickoff"):
+        asyncio.run(made()).call("Name three rivers.")
+
+
+@CREWAI
+def test_more_crews_than_threads_wait_for_a_guard(fresh_lab, guarded):
+    """Each holds one of asyncio's threads meanwhile; the guard's calls need none."""
+
+    async def main():
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+        guard = Guard(deadline_s=600)
+        crews = [one_task(guarded(lab.crew_llm(agent=f"writer {n}"), guard.run)) for n in range(3)]
+        return await asyncio.gather(*(crew.kickoff_async() for crew in crews))
+
+    with lab.configure(time_scale=20), trace() as t:
+        assert all(result.raw for result in asyncio.run(main()))
+        assert t.requests == 3
 
 
 @CREWAI

@@ -19,7 +19,7 @@ async def run(workflow: Workflow, values: dict[str, str], *, ask: Ask) -> dict[s
 
 
 def flow(workflow: Workflow, *, ask: Ask | None = None) -> type[crews.Flow[Any]]:
-    """Return the workflow as a Flow class that you can look at, extend and kick off."""
+    """Return the workflow as a Flow class that you can look at and kick off with its inputs."""
     methods = {_method(s.name): _asking(workflow, s, ask or lab.ask) for s in workflow.steps}
     return type(workflow.name, (_Quiet,), methods)
 

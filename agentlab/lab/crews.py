@@ -50,6 +50,7 @@ import crewai  # noqa: E402
 from crewai import LLM, events  # noqa: E402
 from crewai.events import event_context  # noqa: E402
 from crewai.flow.flow import Flow, and_, listen, start  # noqa: E402
+from openai._base_client import get_platform  # noqa: E402
 
 __all__ = ["LLM", "Flow", "and_", "guarded", "listen", "start"]
 
@@ -81,7 +82,7 @@ def guarded(llm: LLM, run: Callable[[Callable[[], Awaitable[Any]]], Awaitable[An
     """Let every call that a crew makes with this LLM go through `run`, such as `Guard.run`.
 
     An agent asks from a thread, in `akickoff` as well; its call is handed over to the event loop
-    that is running now. None, or later a `kickoff` that blocks it, is a ConfigError.
+    that is running now. None, or one that has ended or that `kickoff` blocks, is a ConfigError.
 
     Example:
         llm = guarded(lab.crew_llm(agent="writer"), Guard(max_concurrency=20).run)
@@ -91,14 +92,18 @@ def guarded(llm: LLM, run: Callable[[Callable[[], Awaitable[Any]]], Awaitable[An
     loop = running_loop()
     if loop is None:
         raise ConfigError("a guard lives in a running event loop; call guarded in a coroutine")
-    asked = llm.acall
+    asked, native = llm.acall, getattr(llm, "_async_client", None)
+    if native is not None:  # it would ask a thread, and crews that wait here may hold all there are
+        native._platform = get_platform()
 
     async def acall(*args: Any, **options: Any) -> Any:
         return await run(lambda: asked(*args, **options))
 
     def call(*args: Any, **options: Any) -> Any:
-        if running_loop() is loop:
-            raise ConfigError("kickoff blocks the event loop of its own guard; await akickoff")
+        if running_loop() is loop or not loop.is_running():
+            raise ConfigError(
+                "the event loop of this LLM's guard stands still; await akickoff in it"
+            )
         return asyncio.run_coroutine_threadsafe(acall(*args, **options), loop).result()
 
     # Past the model's own checks, which know no attribute of such a name.
