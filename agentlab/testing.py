@@ -31,15 +31,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def explore(request: pytest.FixtureRequest) -> Callable[..., Explored]:
-    """Return `agentlab.explore.explore`, on the local model; `--explore-seed` gives it the seed.
-
-    It is shaped as that of `local_openai` if the test has this fixture, too.
-    """
+    """Return `agentlab.explore.explore`, on the local model; `--explore-seed` gives it the seed."""
     from agentlab import lab, settings
     from agentlab.explore import explore
 
     if "local_openai" in request.fixturenames:
-        request.getfixturevalue("local_openai")
+        request.getfixturevalue("local_openai")  # whose model is explored, too
     else:  # with a preset, nobody asks OPENAI_BASE_URL whose it is
         lab.configure(preset=settings.from_environment(upstream=None).preset, upstream=None)
     return partial(explore, seed=request.config.getoption("--explore-seed"))

@@ -82,7 +82,7 @@ def test_failure_cancels_what_is_in_flight(fresh_lab):
 
 def test_virtual_time_is_refused(fresh_lab):
     """Inside run_virtual it says why not, before anything is asked."""
-    with trace() as t, pytest.raises(ConfigError, match="which keep real time"):
+    with trace() as t, pytest.raises(ConfigError, match="keep real time"):
         run_virtual(engines.run(random_workflow(1), engine="crewai"))
     assert t.requests == 0
 

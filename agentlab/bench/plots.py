@@ -53,15 +53,12 @@ def figure(results: Results) -> Figure:
         figures = ("elapsed_s", "cpu_ms" if results.experiment.clock == "real" else "requests")
         panels = [partial(_bars, results=results, what=what, unit=unit) for what in figures]
     height = 6.5 if found else 0.5 * len(results.measured) + 3
-    return _drawn(panels, above=_title(results), below=busy(results), wide=6.5, high=height)
-
-
-def _title(results: Results) -> str:
-    if unequal(results.measurements):
-        return "Not comparable: the work was not the same"
     said = [*readings(results), results.experiment.about]
     # What is said of the baseline is no news.
-    return min(said, key=lambda line: line.startswith("sequential")).split(";")[0]
+    above = min(said, key=lambda line: line.startswith("sequential")).split(";")[0]
+    if unequal(results.measurements):
+        above = "Not comparable: the work was not the same"
+    return _drawn(panels, above=above, below=busy(results), wide=6.5, high=height)
 
 
 def _drawn(
@@ -217,8 +214,7 @@ def _limiters(axis: Axes, rows: Sequence[Row], title: str) -> str:
         x = [row.of_best_goodput for row in of]
         y = [min(row.of_best_p95, _LARGEST_P95) for row in of]
         axis.scatter(x, y, color=colour, marker=marker, s=70, label=name, zorder=3)
-    axis.set(xlim=(0, most), ylim=(low, _LARGEST_P95 * 1.1), yscale="log")
-    axis.set(**_LOOK["limiters"])
+    axis.set(xlim=(0, most), ylim=(low, _LARGEST_P95 * 1.1), yscale="log", **_LOOK["limiters"])
     axis.set_yticks([tick for tick in (0.1, 0.3, 0.5, 1, 2, 5, 10) if tick >= low])
     axis.yaxis.set_major_formatter("{x:g}")
     return title

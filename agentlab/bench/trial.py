@@ -68,12 +68,10 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(presets.load(self.preset).physics, capacity=self.capacity)
 
 
-def _scenarios(name: str) -> list[Scenario]:
-    file = DATA / "scenarios" / f"{name}.yaml"
-    return msgspec.yaml.decode(file.read_bytes(), type=list[Scenario])
-
-
-TUNING, JUDGING = _scenarios("tuning"), _scenarios("judging")
+TUNING, JUDGING = (
+    msgspec.yaml.decode((DATA / "scenarios" / name).read_bytes(), type=list[Scenario])
+    for name in ("tuning.yaml", "judging.yaml")
+)
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -12,17 +12,11 @@ from agentlab.engines import Ask
 _UNTRACED = RunConfig(tracing_disabled=True)  # by default OpenAI gets every prompt and answer
 
 
-async def ask(
-    answers: Ask, prompt: str, *, agent: str, system: str | None, max_tokens: int | None,
-    temperature: float | None, **tools: Any,
-) -> str:  # fmt: skip
+async def ask(answers: Ask, prompt: str, *, agent: str, system: str | None, **options: Any) -> str:
     """Ask as one run of an agent, whose model is `answers`; see `engines.run`."""
-    asked: Agent[None] = Agent(
-        name=agent,
-        instructions=system,
-        model=_Asking(partial(answers, agent=agent, **tools)),
-        model_settings=ModelSettings(max_tokens=max_tokens, temperature=temperature),
-    )
+    settings = ModelSettings(**{name: options.pop(name) for name in ("max_tokens", "temperature")})
+    model = _Asking(partial(answers, agent=agent, **options))
+    asked: Any = Agent(name=agent, instructions=system, model=model, model_settings=settings)
     return str((await Runner.run(asked, prompt, run_config=_UNTRACED)).final_output)
 
 
@@ -31,9 +25,8 @@ class _Asking(Model):  # type: ignore[misc]
         self._answers = answers
 
     async def get_response(
-        self, system_instructions: str | None, input: Any, model_settings: ModelSettings,
-        *_: Any, **__: Any,
-    ) -> ModelResponse:  # fmt: skip
+        self, system_instructions: str | None, input: Any, model_settings: Any, *_: Any, **__: Any
+    ) -> ModelResponse:
         length, heat = model_settings.max_tokens, model_settings.temperature
         options = {"system": system_instructions, "max_tokens": length, "temperature": heat}
         said = await self._answers(input[0]["content"], **options)

@@ -70,8 +70,7 @@ def _emit_in_real_time(source: Any, event: Any) -> Any:
     """Refuse virtual time to crews and Flows, each of which begins with such an event."""
     begins = isinstance(event, events.CrewKickoffStartedEvent | events.FlowStartedEvent)
     if begins and is_virtual():
-        threads = "CrewAI handles its events in threads, which keep real time"
-        raise ConfigError(f"{threads}; await it outside of lab.simulate() and run_virtual()")
+        raise ConfigError("CrewAI's threads keep real time; await it outside of lab.simulate()")
     return _emit(source, event)
 
 
