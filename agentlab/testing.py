@@ -65,6 +65,5 @@ def local_openai(
         lab.configure(**shape)
     monkeypatch.setenv("OPENAI_BASE_URL", lab.base_url())
     monkeypatch.setenv("OPENAI_API_KEY", lab.api_key())
-    # The test may have run on several clocks: an error to the test that looks, and to no other.
-    with suppress(ConfigError), trace() as seen:
+    with suppress(ConfigError), trace() as seen:  # of several clocks, to a test that did not look
         yield seen

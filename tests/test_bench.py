@@ -132,7 +132,7 @@ def test_results_of_another_experiment_are_not_gone_on_with(fresh_lab, tmp_path)
     ("text", "words"),
     [
         ("about: x\nworkloads: [{}]\n", "one of agents, workflow and random"),
-        (SMALL + "engines: [crewai]\n", "keep no virtual time"),
+        (SMALL + "engines: [crewai]\n", "keep real time; take them out"),
         (SMALL + "engine: [asyncio]\n", "engine"),
         (SMALL + "engines: [autogen]\n", r"engines\[0\]"),
         (SMALL + "settings: {seed: 3}\n", "seed has a list of its own"),

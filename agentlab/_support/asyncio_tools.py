@@ -1,6 +1,7 @@
 """What asyncio leaves to its users: who runs, where a task waits, cancellation from inside."""
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from types import FrameType
 from typing import Any, TypeVar
@@ -22,6 +23,12 @@ def frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:
     while (frame := getattr(inner, "cr_frame", None)) is not None:
         yield frame
         inner = inner.cr_await
+
+
+async def called(work: Callable[..., Any], /, *args: Any, **named: Any) -> Any:
+    """Call `work`, async or not, and return its result."""
+    result = work(*args, **named)
+    return await result if inspect.isawaitable(result) else result
 
 
 async def raise_if_cancelled_elsewhere(asked: Awaitable[T]) -> T:

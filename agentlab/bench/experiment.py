@@ -247,9 +247,7 @@ class Experiment:
         if many > _MOST_MEASUREMENTS:
             raise ValueError(f"{many:,} measurements, and {_MOST_MEASUREMENTS:,} are the most")
         if self.clock == "virtual" and {"crewai", "dask"} & set(self.engines):
-            raise ValueError(
-                "crewai and dask keep no virtual time; take them out, or set clock: real"
-            )
+            raise ValueError("crewai and dask keep real time; take them out, or set clock: real")
         client = self.settings or self.stream or self.clock == "real" or self.strategies != ["once"]
         plain = all(workload.plain for workload in self.workloads) and not client
         if "crowd" in self.engines and (not plain or None in self.max_concurrency):

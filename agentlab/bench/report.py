@@ -13,25 +13,13 @@ from msgspec import UNSET, UnsetType
 
 from agentlab.bench.experiment import Case, counted, shown, varied
 from agentlab.bench.laws import UslFit, fit_and_judge
-from agentlab.bench.results import (
-    TOLERANCE,
-    Measurement,
-    Results,
-    deviations,
-    first_of_work,
-    median_of,
-    unequal,
-)
+from agentlab.bench.results import TOLERANCE, Measurement, Results, deviations, median_of, unequal
 from agentlab.bench.summary import Slo
 
 _PAGE = Path(__file__).with_name("page")
 _COLUMNS: dict[str, Any] = msgspec.yaml.decode(_PAGE.with_name("columns.yaml").read_bytes())
-PAGES = Environment(
-    loader=FileSystemLoader(_PAGE),
-    autoescape=select_autoescape(),
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+PAGES = Environment(loader=FileSystemLoader(_PAGE), autoescape=select_autoescape())
+PAGES.trim_blocks = PAGES.lstrip_blocks = True
 ENOUGH = 0.8  # of the bound: from there on we say that more agents still help
 BUSY = 0.8  # of a processor: from there on the lab's own endpoint may be the bottleneck
 
@@ -118,7 +106,8 @@ def _cells(results: Results, case: Case) -> dict[str, str]:
 
 def _of_random(results: Results, case: Case) -> dict[str, str]:
     """Column -> cell of many random workflows: sums, and how far they are from their bounds."""
-    runs, first = results.of(case), first_of_work(results.measurements)
+    runs = results.of(case)
+    first = {m.work: m for m in reversed(results.measurements) if m.error is None}
     in_turn = results.of(msgspec.structs.replace(case, engine="sequential"))
     in_turn_s = {m.work: m.elapsed_s for m in in_turn}
     ratios = [m.elapsed_s / m.bound_s for m in runs if m.bound_s]

@@ -4,13 +4,13 @@
 inputs are there, and so do the frameworks, which only their own files import.
 """
 
-import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from importlib import import_module
 from typing import Any
 
 from agentlab import lab
+from agentlab._support.asyncio_tools import called
 from agentlab._support.progress_bar import bar
 from agentlab._support.system import extras
 from agentlab.errors import ConfigError
@@ -69,8 +69,7 @@ async def run(
 
 async def _text(ask: Callable[..., Any], prompt: str, **options: Any) -> str:
     """Return what `ask`, async or not, answers; a ConfigError if that is no text."""
-    said = ask(prompt, **options)
-    said = await said if inspect.isawaitable(said) else said
+    said = await called(ask, prompt, **options)
     said = said.text if isinstance(said, lab.Reply) else said
     if not isinstance(said, str):
         raise ConfigError(f"`ask` returned {said!r:.200}; return a text, as lab.ask does")
@@ -83,9 +82,7 @@ def _framework(engine: str) -> Any:
         return import_module(f"agentlab.engines.{engine.replace('-', '_')}")
 
 
-async def _scheduled(
-    engine: str, workflow: Workflow, values: dict[str, str], *, ask: Ask
-) -> dict[str, str]:
+async def _scheduled(engine: str, workflow: Workflow, values: dict[str, str], *, ask: Ask) -> Any:
     async def call(name: str, given: dict[str, str]) -> str:
         return await answer(workflow.step(name), values | given, ask)
 
@@ -94,17 +91,16 @@ async def _scheduled(
 
 
 async def watched(
-    workflow: Workflow, how: Callable[..., Awaitable[dict[str, str]]],
-    *, ask: Ask | None = None, progress: bool = False,
-) -> dict[str, str]:  # fmt: skip
+    workflow: Workflow, how: Callable[..., Awaitable[Any]], *, ask: Ask, progress: bool = False
+) -> dict[str, str]:
     """Await `how(ask=...)`, any way to run the steps; report progress and failure as `run` does."""
     shown = bar(total=len(workflow.steps), name=workflow.name, shown=progress)
     steps = Run(workflow.needs, node="step", where=f" of workflow {workflow.name!r}")
 
     async def counted(prompt: str, *, agent: str, **options: object) -> str:
-        text: str = await steps.call(agent, ask or lab.ask, prompt, agent=agent, **options)
+        text: str = await steps.call(agent, ask, prompt, agent=agent, **options)
         shown.update()
         return text
 
     with shown, steps.reported():
-        return await how(ask=counted)
+        return dict(await how(ask=counted))

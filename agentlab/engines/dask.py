@@ -121,8 +121,7 @@ class Cluster:
         if self._client is None:
             raise ConfigError("this cluster is not open; use `async with Cluster() as cluster`")
         if running_loop() not in (None, self._client.loop.asyncio_loop):
-            cure = "await it there, and in no other asyncio.run() or lab.simulate()"
-            raise ConfigError(f"this cluster was opened in another event loop; {cure}")
+            raise ConfigError("this cluster was opened in another event loop; await it there")
         return self._client
 
     @property

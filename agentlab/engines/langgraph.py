@@ -5,7 +5,7 @@ import operator
 from functools import partial
 from typing import Annotated, Any, TypedDict
 
-from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.base import BaseCheckpointSaver as Saver
 from langgraph.config import get_config
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
@@ -49,10 +49,7 @@ def graph(workflow: Workflow, *, ask: Ask | None = None) -> StateGraph[State]:
 
 
 def dataflow(
-    workflow: Workflow,
-    *,
-    ask: Ask | None = None,
-    checkpointer: BaseCheckpointSaver[str] | None = None,
+    workflow: Workflow, *, ask: Ask | None = None, checkpointer: Saver[str] | None = None
 ) -> Pregel[Any, Any, Any, Any]:
     """Return the workflow as a LangGraph entrypoint whose tasks wait for their own inputs only.
 

@@ -100,9 +100,7 @@ def guarded(llm: LLM, run: Callable[[Callable[[], Awaitable[Any]]], Awaitable[An
 
     def call(*args: Any, **options: Any) -> Any:
         if running_loop() is loop or not loop.is_running():
-            raise ConfigError(
-                "the event loop of this LLM's guard stands still; await akickoff in it"
-            )
+            raise ConfigError("the event loop of its guard stands still; await akickoff in it")
         return asyncio.run_coroutine_threadsafe(acall(*args, **options), loop).result()
 
     # Past the model's own checks, which know no attribute of such a name.

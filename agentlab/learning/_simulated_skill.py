@@ -5,7 +5,6 @@ trace are real, and replaces the words by a right or a wrong answer.
 """
 
 from bisect import bisect
-from collections.abc import Mapping
 from itertools import accumulate
 from typing import Annotated, Any
 
@@ -40,9 +39,7 @@ class SimulatedSkill:
     They depend on seed, task and agent. `ask`, such as `lab.ask`, is asked for time and tokens.
     """
 
-    def __init__(
-        self, skills: Mapping[str, Skill] = SKILLS, *, ask: Ask | None = None, seed: int = 7
-    ):
+    def __init__(self, skills: dict[str, Skill] = SKILLS, *, ask: Ask | None = None, seed: int = 7):
         self._skills, self._ask, self._seed = skills, ask, seed
 
     def on(self, task: Task) -> Ask:

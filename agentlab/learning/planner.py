@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from agentlab._support.asyncio_tools import called
 from agentlab.errors import ConfigError
 from agentlab.learning.parallel import Function, with_parameters
 from agentlab.workflow import listed
@@ -60,8 +61,7 @@ def _function(line: str, tools: Mapping[str, Function]) -> Function:
         raise ConfigError(f"plan: in {line!r}: {what}; correct that line") from None
 
     async def function(**results: Any) -> Any:
-        result = tool(*_filled(args, results), **_filled(named, results))
-        return await result if inspect.isawaitable(result) else result
+        return await called(tool, *_filled(args, results), **_filled(named, results))
 
     return with_parameters(function, f"s{number}", needs)
 

@@ -1,12 +1,11 @@
 """Run a graph's nodes: each as soon as its needs are there, or one after the other."""
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
+from agentlab._support.asyncio_tools import called, raise_if_cancelled_elsewhere
 from agentlab.errors import StepError, reason
 from agentlab.workflow._graph import Needs
 
@@ -59,20 +58,15 @@ class Run:
         """Name -> result, of the nodes that have ended."""
         return {name: self._done[name] for name in self._names if name in self._done}
 
-    async def call(
-        self, name: str, function: Callable[..., Any], /, *args: Any, **named: Any
-    ) -> Any:
-        """Call `function`, async or not, and keep what it returns as the result of the node."""
-
-        async def called() -> Any:
-            result = function(*args, **named)
-            return await result if inspect.isawaitable(result) else result
-
+    async def call(self, name: str, work: Callable[..., Any], /, *args: Any, **named: Any) -> Any:
+        """Call `work`, async or not, and keep what it returns as the result of the node."""
         task: Any = asyncio.current_task()
         self._in_flight.add(task)
         try:
             # If it ends as cancelled by itself, that is a failure: its result would be missing.
-            self._done[name] = result = await raise_if_cancelled_elsewhere(called())
+            self._done[name] = result = await raise_if_cancelled_elsewhere(
+                called(work, *args, **named)
+            )
         except Exception as error:
             self._failed = self._failed or (name, error)
             raise

@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
@@ -46,12 +46,7 @@ def with_tools(
     known = {name: f if isinstance(f, Tool) else Tool(name, f) for name, f in functions.items()}
 
     async def asked(
-        prompt: str,
-        *,
-        agent: str = "agent",
-        tools: Sequence[str] = (),
-        max_turns: int = 10,
-        **options: Any,
+        prompt: str, *, agent: str = "agent", tools: Any = (), max_turns: int = 10, **options: Any
     ) -> str:
         offered = {name: known[name] for name in tools}
         turns: list[dict[str, Any]] = []
