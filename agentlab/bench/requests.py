@@ -154,10 +154,10 @@ class Calls:
         return sorted(rows, key=lambda row: row.sent_s)
 
     def _shift_s(self, seen: Mapping[str, Sequence[Span]]) -> float:
-        both = [
+        alike = [
             (own, seen[call]) for call, own in self._sent.items() if len(own) == len(seen[call])
         ]
-        pairs = [pair for each in both for pair in zip(*each, strict=True)]
+        pairs = [pair for both in alike for pair in zip(*both, strict=True)]
         least_s = max((row.sent_s - span.arrived_s for row, span in pairs), default=0.0)
         most_s = [(row.returned_s or 0.0) - (span.end_s or 0.0) for row, span in pairs if row.ok]
         return round(max(least_s, (least_s + min(most_s, default=least_s)) / 2), 9)
