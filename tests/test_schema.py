@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from jsonschema_rs import Draft202012Validator
 
 from agentlab.endpoint.answers._schema import build
+from agentlab.endpoint.answers.replies import Replies, Writer
 from agentlab.endpoint.contract.json_schema import (
     TOO_LARGE,
     Budget,
@@ -26,7 +27,9 @@ from agentlab.endpoint.contract.json_schema import (
     admits,
     problem,
 )
+from agentlab.settings import DATA
 
+REPLIES = Replies(DATA / "replies")
 STEPS, CHARACTERS = 2000, 20_000
 
 
@@ -303,3 +306,35 @@ def test_a_union_that_recurs_in_its_first_branch_ends_in_another(definitions: di
     """Directly, in a list, or by way of others: an expression of numbers ends in a number."""
     value = build({**two("e"), "$defs": definitions}, Plain())
     assert 0 < values_in(value) < 20
+
+
+def writer(seed: int) -> Writer:
+    """What fills schemas when the local model answers."""
+    return REPLIES.writer("Describe tides.", random.Random(seed), (), as_json=False)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "minimum": 1, "exclusiveMinimum": 5, "exclusiveMaximum": 7},
+        {"type": "number", "exclusiveMinimum": 0.999, "exclusiveMaximum": 1},
+        {"type": "number", "minimum": 1e-9, "maximum": 1e-8},
+        {"type": "integer", "minimum": 0, "maximum": 2, "not": {"enum": [0, 1]}},
+        {"properties": {"a": {}, "b": {}}, "oneOf": [{"required": ["a"]}, {"required": ["b"]}]},
+        {
+            "type": "object",
+            "propertyNames": {"enum": ["en", "de"]},
+            "additionalProperties": {"type": "string"},
+            "minProperties": 1,
+        },
+    ],
+)
+def test_what_one_draw_misses_another_meets(schema: Schema):
+    """Bounds on both sides, in narrow ranges as well, names of a map, and what is excluded."""
+    assert all(admits(schema, build(schema, writer(seed))) for seed in range(20))
+
+
+def test_a_format_is_kept_where_its_pattern_lets_it():
+    """A date that only a pattern described would have a month 64."""
+    schema = {"type": "string", "format": "date", "pattern": r"^\d{4}-\d{2}-\d{2}$"}
+    assert build(schema, writer(1)) == "2026-01-15"

@@ -41,14 +41,15 @@ def build(
 ) -> Any:
     """Build a value that `schema` admits, or raise CannotFill; others may share the budget.
 
-    Properties that are not required are filled in if they are `optional`.
+    Properties that are not required are filled in if they are `optional`, and if that fits.
     """
     json_schema.validator_of(schema)
     budget = budget or Budget()
-    value = _Builder(schema, filler, optional, budget).value(schema, "", 0)
-    if not json_schema.admits(schema, value, budget):
-        raise CannotFill("what it asks for does not fit together")
-    return value
+    for attempt in range(_TRIES):
+        value = _Builder(schema, filler, optional and not attempt, budget).value(schema, "", 0)
+        if json_schema.admits(schema, value, budget):
+            return value
+    raise CannotFill("what it asks for does not fit together")
 
 
 class _Xeger(rstr.Rstr):
@@ -166,11 +167,12 @@ class _Builder:
 
     def _map(self, schema: Schema, name: str, depth: int) -> dict[str, Any]:
         """Return entries of an object whose names are free, two if the schema lets it."""
-        inner = None if "propertyNames" in schema else schema.get("additionalProperties")
+        inner = schema.get("additionalProperties")
         if not inner or inner is True or depth > _DEEP or self._again(inner):
             return {}
         least, most = int(schema.get("minProperties", 0)), int(schema.get("maxProperties", 2))
-        keys = (self._filler.text(name, {}) for _ in range(max(least, min(2, most))))
+        names = {"type": "string", **schema.get("propertyNames", {})}
+        keys = (str(self.value(names, name, depth + 1)) for _ in range(max(least, min(2, most))))
         return {key: self.value(inner, key, depth + 1) for key in keys}
 
     def _array(self, schema: Schema, name: str, depth: int) -> list[Any]:
@@ -189,14 +191,12 @@ class _Builder:
         return values
 
     def _number(self, schema: Schema, name: str, *, whole: bool) -> float:
-        step = schema.get("multipleOf", 1 if whole else 0.01)
-        tiny = 1 if whole else min(step, 0.01)
         try:
-            least = schema.get("minimum", schema.get("exclusiveMinimum", -inf) + tiny)
-            most = schema.get("maximum", schema.get("exclusiveMaximum", inf) - tiny)
+            least = max(schema.get("minimum", -inf), schema.get("exclusiveMinimum", -inf) + whole)
+            most = min(schema.get("maximum", inf), schema.get("exclusiveMaximum", inf) - whole)
             value = self._filler.number(name, least, max(least, most), whole)
             if "multipleOf" in schema:
-                by = Decimal(str(step))  # since .29 is no multiple of .01 in binary
+                by = Decimal(str(schema["multipleOf"]))  # since .29 is no multiple of .01 in binary
                 times = floor(Decimal(str(value)) / by)
                 times = times if times * by >= least else ceil(Decimal(str(least)) / by)
                 value = float(times * by)
@@ -205,14 +205,15 @@ class _Builder:
             raise CannotFill("its numbers are out of range") from None
 
     def _string(self, schema: Schema, name: str) -> str:
-        if (pattern := schema.get("pattern")) is not None:
+        pattern = schema.get("pattern")
+        text = "" if pattern and "format" not in schema else self._filler.text(name, schema)
+        if pattern is not None and not (text and json_schema.admits({"pattern": pattern}, text)):
             try:
                 text = self._matching(pattern, schema)
             except Exception as error:
                 raise CannotFill(f"pattern {pattern!r} ({error})") from None
             self._budget.spend(characters=len(text) + len(pattern))
             return text
-        text = self._filler.text(name, schema)
         least = int(schema.get("minLength", 0))  # 2.0 is a whole number there
         self._budget.spend(characters=len(text) + least)
         return text[: int(schema.get("maxLength", len(text)))].ljust(least, ".")
@@ -220,19 +221,18 @@ class _Builder:
     def _matching(self, pattern: str, schema: Schema) -> str:
         """Return a text that a pattern describes; its repetitions are fitted to the length."""
         least, most = int(schema.get("minLength", 0)), schema.get("maxLength", inf)
-        low, high, middle, more, text = 0, 2**20, 0, (0, _MORE), ""
+        low, high, more, text = 0, 2**20, 0, ""
         known = re.sub(r"\\p\{L\w*\}", r"\\w", pattern)  # what Python's patterns lack
-        for _ in range(_TRIES):
-            text = str(_Xeger(self._filler.draw, self._budget, more).xeger(known))
+        for attempt in range(_TRIES):
+            repeated = more, more + (1 if attempt else _MORE)
+            text = str(_Xeger(self._filler.draw, self._budget, repeated).xeger(known))
             if len(text) < least:
-                low = middle + 1
+                low = more + 1
             elif len(text) > most:
-                high = max(middle - 1, 0)
+                high = more
             elif json_schema.admits({"pattern": pattern}, text):  # it may look ahead
                 break
-            low, high = min(low, high), max(low, high)
-            middle = min(2 * low, (low + high) // 2)
-            more = middle, middle + 1
+            more = min(2 * low, (low + high) // 2)
         return text
 
 

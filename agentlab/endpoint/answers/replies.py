@@ -159,7 +159,7 @@ class Writer:
         most = least + (9 if whole or least else 1) if most == math.inf else most
         if whole:
             return self.draw.randrange(math.ceil(least), math.floor(most) + 1)
-        return round(self.draw.uniform(least, most), 2)
+        return round(self.draw.uniform(least, most), 2 if most - least > 0.1 else 15)
 
     def _shuffled(self, phrases: Sequence[str]) -> Iterator[str]:
         left = list(phrases)
