@@ -19,7 +19,7 @@ SEARCHED = [
     *([RE.not_asked_for] * 8),
     *(RE.table, RE.tag, RE.key_shown, RE.number_asked, RE.json_asked, RE.marked),
     *(RE.headings_listed, RE.columns_listed, RE.keys_listed, RE.list_asked, RE.list_of_many),
-    *(*RE.each("one_of"), *RE.each("topics"), RE.topic_by_name, RE.bound_behind),
+    *(*RE.each("one_of"), *RE.each("topics"), RE.bound_behind),
 ]
 AROUND = ["", " ", "\n", ". ", "x", "_", "-", "1", '"', "The "]
 CHARACTERS = string.ascii_letters + string.digits + string.punctuation + " \n"

@@ -86,6 +86,20 @@ def test_each_form_that_the_docs_list_is_asked_for_by_their_words_alone():
         ("JSON with the keys name and age (int)", "name age"),
         ("A JSON object with name and age", "name age"),
         ("JSON keys: summary, risks.", "summary risks"),
+        ("Output JSON {summary, themes}.", "summary themes"),
+        ("Describe it as a JSON object: size, place.", "size place"),
+        (
+            "Return it in JSON, using 'text' for the answer and 'level' for how hard it is.",
+            "text level",
+        ),
+        (
+            'Reply with a JSON object. It needs a "steps" array and a "minutes" integer.',
+            "steps minutes",
+        ),
+        ("Return JSON with a single key, binary_score.", "binary_score"),
+        ("Output must be JSON with fields:\n  name: string\n  age: integer", "name age"),
+        ("Réponds en JSON avec les clés nom et lieu.", "nom lieu"),
+        ("JSON形式で回答してください。キーは title と summary です。", "title summary"),
     ],
 )
 @pytest.mark.parametrize("role", ROLES)
@@ -153,6 +167,76 @@ def test_options_and_ranges_of_a_key_are_kept(seed: int):
     for form in (sketch, words):
         answer = json.loads(ask(form, seed=seed))
         assert answer["mood"] in ("calm", "wild") and 3 <= answer["wind"] <= 9
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_options_of_a_key_may_be_said_in_a_sentence(seed: int):
+    """Behind the key, whether it is in a list of lines or not."""
+    keys = "mood, one of calm, wild or mild, wind (one of: low, high) and tide (high or low)"
+    answer = json.loads(ask(f"Answer in JSON with the keys {keys}.", seed=seed))
+    assert answer["mood"] in ("calm", "wild", "mild")
+    assert answer["wind"] in ("low", "high") and answer["tide"] in ("high", "low")
+    lines = '- mood: "calm" | "wild"\n- wet - true or false\n- days: list of 2 integers'
+    answer = json.loads(ask(f"Reply in JSON with the keys:\n{lines}", seed=seed))
+    assert answer["mood"] in ("calm", "wild") and isinstance(answer["wet"], bool)
+    assert [type(day) for day in answer["days"]] == [int, int]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "Return JSON with the key `bays`, an array of 2 objects with `name` and `depth` (integer).",
+        "Return JSON with the key bays (list of two objects with name and depth (integer)).",
+        "Return JSON with a `bays` key, a list of 2 objects with `name` and `depth` (integer).",
+    ],
+)
+def test_a_key_holds_the_objects_that_are_described(form: str):
+    """As many as are said, with their keys."""
+    bays = json.loads(ask(form))["bays"]
+    assert [[*bay] for bay in bays] == [["name", "depth"]] * 2
+
+
+SKETCHES = {
+    "TypeScript": """interface Town {
+      name: string; // as it is signed
+      mood: "calm" | "wild";
+      tags: string[];
+      port: { depth: number; open?: boolean };
+    }""",
+    "a type on one line": "{ name: string, mood: 'calm' | 'wild', tags: string[],"
+    " port: { depth: number; open: boolean } }",
+    "a class": """class Town(BaseModel):
+    name: str = Field(description="as it is signed, in full")
+    mood: Literal['calm', 'wild']
+    tags: list[str]
+    port: dict""",
+    "what Python prints": "{'name': 'str', 'mood': 'calm or wild', 'tags': ['str', 'str'],"
+    " 'port': {'depth': 2.5, 'open': True}}",
+    "placeholders": """{
+      "name": "<string>",
+      "mood": "calm|wild",  // nothing else
+      "tags": ["...", ...],
+      "port": {"depth": <number>, "open": true or false}
+    }""",
+}
+
+
+@pytest.mark.parametrize("sketch", SKETCHES)
+@pytest.mark.parametrize("role", ROLES)
+def test_a_sketch_is_followed_in_its_nesting(role: str, sketch: str):
+    """However it is written: as types, as a class, or as an example with gaps and comments."""
+    answer = json.loads(ask(*told(role, f"Answer in JSON like this:\n{SKETCHES[sketch]}\n")))
+    assert list(answer) == ["name", "mood", "tags", "port"]
+    assert answer["mood"] in ("calm", "wild") and {*map(type, answer["tags"])} == {str}
+    if sketch != "a class":
+        assert [type(each) for each in answer["port"].values()] == [float, bool]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_an_example_in_front_of_data_is_the_one_that_counts(role: str):
+    """The data hold no order."""
+    example = 'Reply like this: {"mood": "calm"}. The records are [{"id": 1}, {"id": 2}].'
+    assert list(json.loads(ask(*told(role, f"{example} Answer in JSON.")))) == ["mood"]
 
 
 def test_types_in_a_sketch_are_kept():
@@ -276,6 +360,8 @@ WRITTEN = {
     "pretty-printed": json.dumps(SCHEMA, indent=2),
     "in a fence": f"```json\n{json.dumps(SCHEMA, indent=4)}\n```",
     "as properties alone": json.dumps(SCHEMA["properties"]),
+    "as Python prints it": repr(SCHEMA),
+    "as CrewAI wraps it": json.dumps({"type": "json_schema", "json_schema": {"schema": SCHEMA}}),
 }
 
 
@@ -364,6 +450,9 @@ def test_headings_named_in_a_sentence_come_in_order(role: str, form: str):
         ("Facts, please: table with columns Name, Price; 4 rows", 2, 4),
         ("Present it as a table with the headers Name | Age.", 2, 3),
         ("Make a 3-column table: Name, Age, City.", 3, 3),
+        ("Output a Markdown table (columns: Task, Owner).", 2, 3),
+        ("Create a table showing name, age and city for 2 people.", 3, 2),
+        ("Make a table of 4 bays with the columns Bay and Depth.", 2, 4),
         ("Erstelle eine Tabelle mit den Spalten Stadt und Land.", 2, 3),
         ("Antworte als Tabelle mit 4 Zeilen.", 2, 4),
         ("이름, 가격, 평점 열이 있는 표를 4행으로 만드세요.", 3, 4),
@@ -378,8 +467,54 @@ def test_a_table_has_the_columns_and_rows_asked_for(role: str, form: str, column
 
 
 @pytest.mark.parametrize(
+    "form",
+    ["Give me CSV with a header row: name,age and 3 rows.", "Output CSV with columns name, age.",
+     "Return it in CSV format with the header name,age."],
+)  # fmt: skip
+@pytest.mark.parametrize("role", ROLES)
+def test_csv_has_the_columns_asked_for(role: str, form: str):
+    """A header, and rows of as many cells; nothing is quoted."""
+    lines = [line.split(",") for line in ask(*told(role, form)).splitlines()]
+    assert lines[0] == ["name", "age"] and [len(line) for line in lines] == [2] * 4
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "Answer in this format:\nMood: <calm or wild>\nReason: <one sentence>",
+        "Respond like this:\nMood: [calm|wild]\nReason: ...",
+        "Use exactly this template:\n\n**Mood:** {calm or wild}\n**Reason:** your reason",
+    ],
+)
+@pytest.mark.parametrize("role", ROLES)
+def test_lines_with_labels_are_written_as_shown(role: str, form: str):
+    """With what each line lets its label say."""
+    assert re.fullmatch(r"Mood: (?:calm|wild)\nReason: \S.+", ask(*told(role, form)))
+
+
+@pytest.mark.parametrize(
+    ("form", "pattern"),
+    [
+        ("End your answer with DONE.", r".+\nDONE"),
+        ("Reply with TERMINATE when the task is done.", r".+\nTERMINATE"),
+        ("Begin your reply with 'Dear reader,'.", "Dear reader, .+"),
+        ("Start with \"Sure:\" and finish with 'Over'.", r"Sure: .+\nOver"),
+        ("Files begin with `a`; their names end with `b`.", r"(?!a ).+\."),
+    ],
+)
+@pytest.mark.parametrize("role", ROLES)
+def test_an_answer_begins_and_ends_as_it_is_told_to(role: str, form: str, pattern: str):
+    """With words in quotes or in capitals; of other things nothing follows."""
+    assert re.fullmatch(pattern, ask(*told(role, form)))
+
+
+@pytest.mark.parametrize(
     ("form", "pattern", "many"),
     [
+        ("Give me 4 tips.", r"^- ", 4),
+        ("List three of its bays.", r"^- ", 3),
+        ("다섯 가지를 번호 목록으로 쓰세요.", r"^\d\. ", 5),
+        ("Antworte in zwei Sätzen.", r"[.](?:\s|$)", 2),
         ("Use exactly 4 bullet points.", r"^- ", 4),
         ("Write a numbered list of five.", r"^\d\. ", 5),
         ("Write a list of three rivers.", r"^- ", 3),
@@ -427,6 +562,19 @@ def test_a_bound_in_words_is_kept(form: str, least: int, most: int, seed: int):
     assert least <= len(ask(f"Describe Busan in {form}.", seed=seed).split()) <= most
 
 
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    ("form", "most"),
+    [("in at most 120 characters", 120), ("in under 60 chars", 60), ("(max 40 characters)", 40),
+     ("in 280 characters or less", 280)],
+)  # fmt: skip
+def test_a_bound_in_characters_is_kept(form: str, most: int, seed: int):
+    """At the end of a word, and as a sentence."""
+    answer = ask(f"Describe Busan {form}.", seed=seed)
+    assert most // 3 < len(answer) <= most and answer.endswith(".")
+    assert len(ask("Write a play with 12 characters.", seed=seed)) > 40
+
+
 def test_a_bound_in_korean_words_is_kept():
     """The word for it stands behind the number."""
     assert all(len(ask("부산을 30단어 이하로 설명하세요.", seed=s).split()) <= 30 for s in range(8))
@@ -461,6 +609,11 @@ def test_one_of_a_few_words_is_answered_with_one(role: str, form: str, words: tu
         ("Choose exactly one of the following:\n- inland\n- coastal", "inland coastal"),
         ("Reply 'north', 'south' or 'neither'.", "north south neither"),
         ("Give a binary grade 'pass' or 'fail'.", "pass fail"),
+        ("Is it calm?\nA) yes\nB) no\nC) at times\nAnswer with the letter only.", "A B C"),
+        ("Choose the best option (A, B or C). Reply with a single letter.", "A B C"),
+        ("Is it friendly or hostile? Output only the label.", "friendly hostile"),
+        ("How is it? [calm|wild]", "calm wild"),
+        ("Beantworte die Frage nur mit ja oder nein.", "ja nein"),
         ("Who acts next? Select one of: ['FINISH', 'Writer']", "FINISH Writer"),
         ("찬성/반대/기권 중 하나로 답하세요.", "찬성 반대 기권"),
         ("다음 중 하나만 고르세요: 바다, 강, 산.", "바다 강 산"),
@@ -504,6 +657,7 @@ def test_a_number_alone_is_in_the_range_asked_for(role: str, form: str, least: i
         "Give each town a score.",
         "Describe a place for cats or dogs only.",
         "Describe members or staff only areas.",
+        "Write a letter about A. B. Smith.",
     ],
 )
 def test_options_that_are_only_spoken_of_are_answered_in_prose(prompt: str):
@@ -590,7 +744,9 @@ def test_tags_around_what_is_given_are_not_answered_with():
     "text",
     ["{" * 20_000, '{"a":' * 3000, "keys " * 4000 + "json", "x text, " * 2500 + "keys as json",
      "<a> " * 5000 + "answer", "table with columns a, b and c " * 700, "'" * 9000 + " json keys",
-     "Reply with one of " * 900, "이름과 " * 4000 + "키 JSON으로"],
+     "Reply with one of " * 900, "이름과 " * 4000 + "키 JSON으로", '{"a":[1,' * 2500,
+     "{'a': x | " * 1300, "JSON with keys " + "\n\n" * 6000, "A) x\n" * 2400,
+     "Format:\n" + "A: <b>\n" * 1700],
 )  # fmt: skip
 def test_hostile_prompts_get_an_answer(text: str):
     """In any role; that it does not take long, the whole suite's time limit shows."""

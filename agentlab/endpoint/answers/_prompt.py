@@ -9,19 +9,15 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from agentlab.endpoint.answers._form import Form, form_of, listed, mentions, number
-from agentlab.endpoint.answers._patterns import RE, SETS, lacks, words_in
+from agentlab.endpoint.answers._patterns import RE, lacks, words_in
 
 # How many (0: as the model likes), of what, and the least and the most, which are 0 for about.
-Length = tuple[int, Literal["sentences", "bullets", "paragraphs", "words"], int, int]
+Length = tuple[int, Literal["sentences", "bullets", "paragraphs", "words", "characters"], int, int]
 
 _LONGEST_TOPIC = 200
 _READ = 12_000  # characters
-_HEADINGS = ("heading", "section", "섹션", "제목")  # one of which it has
 _OF_FIELDS = "Respond with "  # what is expected of fields; the inputs say nothing of their form
 _REACH = 40  # characters from a number to its noun
-_TOPICS = [RE.topic_by_name, *RE.each("topics")]
-_TOPICS_IN_KOREAN = [RE.topic_by_name, RE.topic_in_korean, *RE.each("topics")]
-_BOUNDING = tuple(SETS["bounding"])
 _LENGTHS = [  # a noun, what precedes it, its unit, and the words of which it is one in ASCII
     (getattr(RE, noun), getattr(RE, before, None), unit, frozenset(words.split()))
     for noun, (unit, before, words) in RE.mapping("lengths").items()
@@ -66,6 +62,7 @@ class Asked(NamedTuple):
     form: Form | None = None  # None for prose
     topic: str = ""
     given: tuple[str, ...] = ()
+    around: tuple[str, str] = ("", "")  # what it begins and ends with
 
 
 @lru_cache(maxsize=256)  # the same prompt comes again and again
@@ -83,17 +80,20 @@ def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Aske
         prompt = prompt.replace("{{", "{").replace("}}", "}")
     framed = unframe(prompt)
     said = f"{framed.task}\n\n{framed.expected}".rstrip()
+    all_said = "\n".join((*told, said))
     task, told = _wanted(said), tuple(map(_wanted, told))
     start = _form_start(task) if "\n" in task else 0  # nothing follows a line
     before, shown = task[:start], task[start:]
     of_fields = framed.expected if framed.expected.startswith(_OF_FIELDS) else ""
-    form = form_of(of_fields or task, of_fields or shown, told, as_json=as_json)
+    form = form_of(of_fields or task, told, as_json=as_json)
     asked = _prose(task, shown)
     if told and not (asked.headings or asked.items or asked.length):
         asked = _prose("\n".join(told), "")._replace(korean=asked.korean)
     about = re.sub(r"\{.*\}|</?[\w-]+>", " ", said, flags=re.S) if form and form.schema else said
     given = tuple([title for _, title in _outline(framed.context + before)[0]])
-    return Asked(*asked[:5], form, _topic(about), given)
+    first, last = RE.begins_with.search(all_said), RE.ends_with.search(all_said)
+    around = f"{first[1]} " if first else "", f"\n{last[1]}" if last else ""
+    return Asked(*asked[:5], form, _topic(about), given, around)
 
 
 def _wanted(text: str) -> str:
@@ -114,7 +114,7 @@ def _outline(text: str) -> tuple[list[tuple[int, str]], list[str], bool]:
 
 def _prose(text: str, shown: str) -> Asked:
     headings, items, numbered = _outline(shown)
-    if not (headings or items) and mentions(text, *_HEADINGS):
+    if not (headings or items) and mentions(text, "heading", "section", "섹션", "제목"):
         headings = [(2, title) for title in listed(text, RE.headings_listed)]
     hangul = 0 if text.isascii() else len(re.findall(r"[\uac00-\ud7a3]", text))
     length = _length(text)
@@ -124,15 +124,14 @@ def _prose(text: str, shown: str) -> Asked:
 
 
 def _form_start(prompt: str) -> int:
-    """Return where the last instruction about form begins that a heading, item or key follows."""
-    marked = [*RE.marked.finditer(prompt), *RE.json_key.finditer(prompt)]
-    last = max((found.start() for found in marked), default=0)
+    """Return where the last instruction about form begins that a heading or item follows."""
+    last = max((found.start() for found in RE.marked.finditer(prompt)), default=0)
     cues = RE.cue_of_form.finditer(prompt, 0, max(prompt.rfind("\n", 0, last), 0))
     return max((found.start() for found in cues), default=0)
 
 
 def _topic(prompt: str) -> str:
-    for pattern in _TOPICS if prompt.isascii() else _TOPICS_IN_KOREAN:
+    for pattern in RE.each("topics"):
         found = pattern.search(prompt)
         if found and (topic := found[1].strip(" \"'`*#-")):
             return " ".join(topic.split()[:9])[:_LONGEST_TOPIC]
@@ -148,9 +147,7 @@ def _length(text: str) -> Length | None:
             at = max(0, found.start() - _REACH)
             many = before.search(text, at, found.start()) if before else found
             if many:
-                bound, before_it = None, text[at : many.start()].rstrip()
-                if before_it.endswith(_BOUNDING):
-                    bound = RE.bound.search(text, max(0, many.start() - _REACH), many.start())
+                bound = RE.bound.search(text, max(0, many.start() - _REACH), many.start())
                 bound = bound or RE.bound_behind.match(text, found.end())
                 kind = (bound and bound.lastgroup) or "about"
                 more, least, most = RE.mapping("bounds")[kind]

@@ -8,7 +8,6 @@ Tools that a prompt describes in words are called in lines after ReAct (Yao et a
 code: each that suits the task once.
 """
 
-import ast
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from agentlab.endpoint.answers import _rounds
-from agentlab.endpoint.answers._form import Form, read_json, schema_of, typed
+from agentlab.endpoint.answers._form import Form, read_object, schema_of, typed
 from agentlab.endpoint.answers._patterns import RE, SETS
 from agentlab.endpoint.answers._prompt import glance, unframe
 from agentlab.endpoint.answers._rounds import Named, Rounds, Tools, asked, coworkers, named, sets_of
@@ -242,10 +241,8 @@ def _tool(said: re.Match[str], text: str) -> Function:
     name, about, line = said["name"].strip(), said["about"] or "", said["inputs"] or ""
     value: Any = None
     if line.startswith("{"):
-        with suppress(ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-            value = read_json(json.dumps(ast.literal_eval(line)))[0]
-        with suppress(ValueError, RecursionError):
-            value = read_json(text, said.start("inputs"))[0]
+        with suppress(ValueError):
+            value = read_object(text, said.start("inputs"))[0]
     elif line:
         parts = [part.partition("=")[0].partition(":") for part in line.strip("()").split(",")]
         value = {key.strip(): typed(kind) for key, _, kind in parts if key.strip().isidentifier()}

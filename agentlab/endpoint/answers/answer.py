@@ -208,6 +208,7 @@ def take(heard: Heard, replies: Replies, draw: Callable[[], random.Random], leas
         if form is not None and form.type != "text":  # nothing may come after it
             return Turn(_structured(form, known, writer))
         text = _tools.speak(heard.turns, writer) if heard.in_words else known or writer.write()
+        text = text if heard.in_words else text.join(writer.asked.around)
         return Turn(_written_on(text, writer, least) if least else text)
     except CannotFill as error:
         what = f"The local model cannot fill this schema: {error}; simplify it."

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -17,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from agentlab.endpoint.answers._form import ANY, render, typed
+from agentlab.endpoint.answers._form import ANY, render
 from agentlab.endpoint.answers._patterns import RE
 from agentlab.endpoint.answers._prompt import Asked, read, unframe
 from agentlab.endpoint.answers._rounds import fields, folded
@@ -25,7 +24,6 @@ from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.contract.json_schema import CannotFill, Schema, admits
 
 _LONG = 200  # characters of a result that is an answer
-_DEEPEST = 40
 _MOST_FIELDS = 50  # for which results are looked at
 
 
@@ -68,7 +66,7 @@ class Writer:
     """Assembles one answer; fills the fields of a form, too (`schema.Filler`), as `draw` has it."""
 
     def __init__(self, asked: Asked, phrases: Phrases, draw: random.Random):
-        self._asked, self.draw, self.topic, self.form = asked, draw, asked.topic, asked.form
+        self.asked, self.draw, self.topic, self.form = asked, draw, asked.topic, asked.form
         self.found = ""  # what tools gave, for fields that pass a result on
         self._held: dict[str, list[Any]] = {}  # and what its fields hold
         self._phrases, self._sentences = phrases, self._shuffled(phrases.sentences)
@@ -86,8 +84,6 @@ class Writer:
         return value if isinstance(value, dict) else build(ANY, self)
 
     def _value(self) -> Any:
-        if self.form and self.form.example is not None:
-            return self.with_results(self._imitate(self.form.example), {})
         with suppress(CannotFill):
             schema = self.form and self.form.schema
             return schema and self.with_results(build(schema, self), schema)
@@ -107,7 +103,7 @@ class Writer:
         return value
 
     def _prose(self) -> str:
-        asked = self._asked
+        asked = self.asked
         if asked.headings:
             return "\n\n".join(self._sections())
         if asked.items:
@@ -117,6 +113,9 @@ class Writer:
         many = many or self.draw.randrange(3, 6)
         if unit == "words":
             return self._words(many, least, most)
+        if unit == "characters":
+            part = " ".join(self._take(1 + many // 30))[: many - 1].rpartition(" ")[0]
+            return f"{part.rstrip('.,;:')}."
         if unit == "paragraphs":
             return "\n\n".join(islice(iter(lambda: " ".join(self._take(3)), ""), many))
         said = self._take(many)
@@ -149,7 +148,7 @@ class Writer:
             return self.found
         if any(map(RE.prose_field.fullmatch, words)) or schema.get("minLength", 0) > 40:
             return " ".join(self._take(2)) or _capital(self.topic)
-        return self._term()
+        return next(self._terms, self.topic)
 
     def choose(self, name: str, options: Sequence[Any]) -> Any:
         return options[self.draw.randrange(len(options))]
@@ -164,10 +163,10 @@ class Writer:
     def _shuffled(self, phrases: Sequence[str]) -> Iterator[str]:
         left = list(phrases)
         while left:  # drawn only as far as the answer needs
-            yield left.pop(int(self.draw.random() * len(left)))
+            yield left.pop(int(self.draw.random() * len(left))).replace("{topic}", self.topic)
 
     def _sections(self) -> Iterator[str]:
-        headings, given = self._asked.headings, dict.fromkeys(self._asked.given)
+        headings, given = self.asked.headings, dict.fromkeys(self.asked.given)
         for number, (level, title) in enumerate(headings):
             yield f"{'#' * level} {title}"
             if number == 0 and given:
@@ -177,10 +176,8 @@ class Writer:
                 yield " ".join(filter(None, [self._about(title), *self._take(1)]))
 
     def _listed(self, lines: Iterable[str]) -> str:
-        numbered = self._asked.numbered
-        return "\n".join(
-            f"{n}. {line}" if numbered else f"- {line}" for n, line in enumerate(lines, 1)
-        )
+        mark = "{}. {}" if self.asked.numbered else "- {1}"
+        return "\n".join(mark.format(number, line) for number, line in enumerate(lines, 1))
 
     def _words(self, limit: int, least: int, most: int) -> str:
         """Return about `limit` words in whole sentences; within bounds, if there are any."""
@@ -199,39 +196,13 @@ class Writer:
 
     def _take(self, many: int) -> list[str]:
         """Return up to `many` sentences that were not said yet; fewer when the bank runs out."""
-        taken = islice(self._sentences, many)
-        return [_capital(sentence.replace("{topic}", self.topic)) for sentence in taken]
-
-    def _term(self) -> str:
-        return next(self._terms, self.topic).replace("{topic}", self.topic)
+        return [*map(_capital, islice(self._sentences, many))]
 
     def _about(self, aspect: str) -> str:
         template = next(self._aspects, None) or next(self._sentences, "")
         # In the middle of a sentence; acronyms are left alone.
         lowered = aspect if aspect[1:2].isupper() else aspect[:1].lower() + aspect[1:]
-        return _capital(template.replace("{aspect}", lowered).replace("{topic}", self.topic))
-
-    def _imitate(self, shape: Any, depth: int = 0) -> Any:
-        """Return a value of the same shape and types, keys and lengths of lists included."""
-        match shape:
-            case dict() if depth <= _DEEPEST:
-                return {key: self._imitate(value, depth + 1) for key, value in shape.items()}
-            case list() if depth <= _DEEPEST:
-                return [self._imitate(value, depth + 1) for value in shape or ["", ""]]
-            case bool():
-                return shape
-            case int():  # no larger than the example, because it may stand for a scale
-                return self.draw.randrange(1, max(shape, 1) + 1)
-            case float():
-                return round(self.draw.random(), 2)
-            case str() if "|" in shape or '" or "' in shape:  # it shows what to choose from
-                options = re.split(r"\||\bor\b", shape) if '"' in shape else shape.split("|")
-                return self.choose("", [option.strip(' "') for option in options])
-            case str() if shape and RE.type.fullmatch(shape.strip("<>")):
-                return build(typed(shape), self)
-            case str():
-                return self._term()
-        return None
+        return _capital(template.replace("{aspect}", lowered))
 
 
 def _folded(text: str) -> str:
