@@ -152,8 +152,7 @@ def as_functions(workflow: Workflow, ask: Ask) -> list[parallel.Function]:
     async def call(step: Step, /, **values: str) -> str:
         return await answer(step, values, ask)
 
-    steps = workflow.steps
-    return [parallel.with_parameters(partial(call, s), s.name, s.mentions) for s in steps]
+    return [parallel.with_parameters(partial(call, s), s.name, s.mentions) for s in workflow.steps]
 
 
 def asking(
@@ -378,7 +377,6 @@ def cost(experiment: Experiment) -> Cost:
 def _rehearsed(workload: Workload, seed: int, number: int = 0) -> list[Cost]:
     workflow, _ = workload.drawn(seed, number=number)
     with lab.configure(preset="instant", upstream=None, faults=[]):
-        tools = workload.functions(seed)
-        _, t = lab.simulate(engines.run(workflow, workload.inputs, tools=tools))
+        _, t = lab.simulate(engines.run(workflow, workload.inputs, tools=workload.functions(seed)))
     asked = [(span, workflow.step(span.agent).max_tokens) for span in t.spans]
     return [Cost(1, s.prompt_tokens, n or s.completion_tokens, int(n is None)) for s, n in asked]

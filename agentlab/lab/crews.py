@@ -46,14 +46,19 @@ TokenManager._get_secure_storage_path = staticmethod(lambda: _folder)
 _locks: dict[str, Any] = {}
 set_lock_backend(lambda name, timeout: _locks.setdefault(name, threading.RLock()))
 
+_warn = warnings.warn
 import crewai  # noqa: E402
 from crewai import LLM, events  # noqa: E402
 from crewai.events import event_context  # noqa: E402
 from crewai.flow.flow import Flow, and_, listen, start  # noqa: E402
 from openai._base_client import get_platform  # noqa: E402
+from pydantic.warnings import PydanticDeprecationWarning  # noqa: E402
 
 __all__ = ["LLM", "Flow", "and_", "guarded", "listen", "start"]
 
+# CrewAI hides these in a `warn` of its own, which lacks what Python 3.12 added: matplotlib breaks.
+warnings.warn = _warn
+warnings.filterwarnings("ignore", category=PydanticDeprecationWarning)
 # It logs at every start that it counts tokens by their letters; and a failed call, which is raised
 # anyway, through the root logger, two others, and on the screen.
 logging.getLogger("crewai.llms.base_llm").setLevel(logging.ERROR)
@@ -68,8 +73,7 @@ _emit = events.crewai_event_bus.emit
 
 def _emit_in_real_time(source: Any, event: Any) -> Any:
     """Refuse virtual time to crews and Flows, each of which begins with such an event."""
-    begins = isinstance(event, events.CrewKickoffStartedEvent | events.FlowStartedEvent)
-    if begins and is_virtual():
+    if isinstance(event, events.CrewKickoffStartedEvent | events.FlowStartedEvent) and is_virtual():
         raise ConfigError("CrewAI's threads keep real time; await it outside of lab.simulate()")
     return _emit(source, event)
 

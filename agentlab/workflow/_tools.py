@@ -76,8 +76,7 @@ async def _told(call: ToolCall, offered: Mapping[str, "Tool"]) -> dict[str, Any]
                 raise ConfigError(f"there is no tool {name!r}; call one of {', '.join(offered)}")
             text = await raise_if_cancelled_elsewhere(offered[name].run(call.function.arguments))
         except Exception as error:
-            text = f"{type(error).__name__}: {error}"
-            span.fault = text
+            span.fault = text = f"{type(error).__name__}: {error}"
     if (more := len(text) - LONGEST) > 0:
         text = f"{text[:LONGEST]}\n[cut: {more:,} more characters]"
     return {"role": "tool", "tool_call_id": call.id, "content": text}

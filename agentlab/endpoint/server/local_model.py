@@ -87,8 +87,7 @@ class LocalModel:
         async with self._reading if len(body) > _SHORT_BYTES else _ANY_TIME:
             answer, dialect, stream = await reply(body, span)
         try:
-            exchange = _Exchange(self._live, span, answer, dialect)
-            await exchange.run(receive, send, stream=stream)
+            await _Exchange(self._live, span, answer, dialect).run(receive, send, stream=stream)
             if isinstance(dialect, Responses) and dialect.store and span.ok:
                 self._stored.keep(span.learner, dialect.id, dialect.kept())
         except QueueFull:  # the next event may free a place: a guess, as a real server's is
