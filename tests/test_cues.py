@@ -17,6 +17,7 @@ from agentlab.endpoint.answers._patterns import RE, SETS, lacks, words_in
 
 SEARCHED = [
     *([RE.not_asked_for] * 8),
+    *([RE.begins_with, RE.ends_with] * 4),
     *(RE.table, RE.tag, RE.key_shown, RE.number_asked, RE.json_asked, RE.marked),
     *(RE.headings_listed, RE.columns_listed, RE.keys_listed, RE.list_asked, RE.list_of_many),
     *(*RE.each("one_of"), *RE.each("topics"), RE.bound_behind),
@@ -117,6 +118,8 @@ def test_a_prompt_is_read_as_if_every_pattern_were_tried(monkeypatch: pytest.Mon
     assert {each.form.written for each in slow if each.form} == {"json", "table", "word", "tags"}
     assert len({each.length[1] for each in slow if each.length}) == 4
     assert sum(RE.not_asked_for.search(text) is not None for text in texts) > 100
+    for end in (0, 1):
+        assert sum(each.around[end] != "" for each in slow) > 10
 
 
 def test_what_forbids_has_a_word_that_says_so():

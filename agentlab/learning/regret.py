@@ -80,8 +80,7 @@ class World:
 
 def follow(policy: Any, world: World) -> list[Run]:
     """Let a policy choose and learn through all of a world's tasks; return what it did."""
-    learning = live(policy, world.tasks, lambda task: world.rewards[task.number])
-    return run_virtual(learning).result
+    return run_virtual(live(policy, world.tasks, lambda task: world.rewards[task.number])).result
 
 
 class Curve(msgspec.Struct, frozen=True):

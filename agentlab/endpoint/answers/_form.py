@@ -56,7 +56,7 @@ def mentions(text: str, *words: str) -> bool:
 
 
 def _asked(text: str, told: tuple[str, ...], asked: bool, as_json: bool) -> Form | None:
-    if (shape := RE.lines_shown.search(text)) and (lines := RE.label.findall(shape[1])):
+    if "\n" in text and (at := RE.lines_shown.search(text)) and (lines := RE.label.findall(at[1])):
         return Form("lines", schema_of({name: _like((said,)) for name, said in lines}))
     tags = RE.tag.findall(text) if "<" in text and RE.asks_for_tags.search(text) else []
     if fields := [listing or closed or bare for listing, *_, closed, bare in tags]:

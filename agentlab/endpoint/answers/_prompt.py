@@ -91,8 +91,10 @@ def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Aske
         asked = _prose("\n".join(told), "")._replace(korean=asked.korean)
     about = re.sub(r"\{.*\}|</?[\w-]+>", " ", said, flags=re.S) if form and form.schema else said
     given = tuple([title for _, title in _outline(framed.context + before)[0]])
-    first, last = RE.begins_with.search(all_said), RE.ends_with.search(all_said)
-    around = f"{first[1]} " if first else "", f"\n{last[1]}" if last else ""
+    around = ("", "")
+    if not lacks(all_said, "around"):
+        first, last = RE.begins_with.search(all_said), RE.ends_with.search(all_said)
+        around = f"{first[1]} " if first else "", f"\n{last[1]}" if last else ""
     return Asked(*asked[:5], form, _topic(about), given, around)
 
 

@@ -123,8 +123,7 @@ class LocalModel:
         long = len(body) <= _SHORT_BYTES < size_bytes(before)  # what it continues is
         try:
             async with self._reading if long else _ANY_TIME:
-                heard = hear(as_chat(request, before), self._replies)
-                answer = await self._compose(heard, span)
+                answer = await self._compose(hear(as_chat(request, before), self._replies), span)
         except RequestError as error:
             raise in_own_words(error) from None
         return answer, Responses(request, answer, int(time.time()), before), bool(request.stream)
