@@ -2,8 +2,9 @@
 
     python tools/versions.py [PYTHON ...]
 
-Pythons are those on the PATH that really run, and any that are named. Each has an environment of
-its own in build/pythons. The Python that runs this is not compared again: `make test` did that.
+Pythons are those on the PATH that really run, those that pyenv has installed, and any that are
+named. Each has an environment of its own in build/pythons. The Python that runs this is not
+compared again: `make test` did that.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ VERSION = "import sys; print('{}.{}'.format(*sys.version_info))"
 def found(named: list[str]) -> dict[str, str]:
     """Version -> program, of each usable Python that runs; one that is named comes first."""
     programs: dict[str, str] = {}
-    for name in [*named, *(f"python{version}" for version in VERSIONS)]:
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    installed = sorted(map(str, pyenv.glob("3.*/bin/python3")))  # its `python3.12` may run none
+    for name in [*named, *(f"python{version}" for version in VERSIONS), *installed]:
         program = shutil.which(name)
         if program is None:
             continue
