@@ -149,6 +149,18 @@ def rounds(
         ("flights to Tokyo and Osaka from Seoul", [FLIGHTS],
          ["search_flights(Seoul,Tokyo) search_flights(Seoul,Osaka)"]),
         ("weather in paris and rome", [WEATHER], ["get_weather(paris) get_weather(rome)"]),
+        ("Turn on the lights in the kitchen and the living room.",
+         [offered("light", room="string")], ["light(kitchen) light(living room)"]),
+        ("What was the weather in the morning in Rome?", [WEATHER], ["get_weather(Rome)"]),
+        ("Add milk, eggs and bread to my list", [offered("add_item", item="string")],
+         ["add_item(milk) add_item(eggs) add_item(bread)"]),
+        ("Rate the film 'Alien' with 4.5 stars", [offered("rate", title="string", stars="number")],
+         ["rate(Alien,4.5)"]),
+        ("Send an email to bob@x.com with the subject 'Tides', saying that we meet at 10:00.",
+         [offered("send_email", to="string", subject="string", body="string")],
+         ["send_email(bob@x.com,Tides,we meet at 10:00)"]),
+        ("Email bob@x.com that the tide is high.",
+         [offered("email", to="string", message="string")], ["email(bob@x.com,the tide is high)"]),
         ("the tides in new york, oslo, or in rome today?", [TIDES],
          ["tides(new york) tides(oslo) tides(rome)"]),
         ("find flights from paris to rome", [FLIGHTS], ["search_flights(paris,rome)"]),
@@ -185,6 +197,28 @@ def test_an_id_comes_from_the_task_or_from_the_result_that_holds_it(task: str, e
     offers = [ORDERS, SHIPMENT, LIST_USERS, FIND_USER]
     offers = offers if "List" in task else [each for each in offers if each is not LIST_USERS]
     assert rounds(task, offers)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("And Bob's?", ["find_user(Bob)", "get_orders(8)"]),
+        ("Now the same for Bob, please.", ["find_user(Bob)", "get_orders(8)"]),
+        ("What about the weather in Busan?", ["get_weather(Busan)"]),
+        ("And why is that?", []),
+        ("Thanks, Bob!", []),
+    ],
+)
+def test_a_task_goes_on_with_the_tools_of_the_one_before(said: str, expected: list[str]):
+    """If it begins so, names things of its own, and no tool."""
+    before = [{"role": "user", "content": "Get the orders of Ana."}]
+    made = [("find_user", '{"name": "Ana"}', '{"id": 7}'), ("get_orders", '{"user_id": 7}', "[]")]
+    for name, arguments, result in made:
+        call = {"id": name, "type": "function", "function": {"name": name, "arguments": arguments}}
+        before += [{"role": "assistant", "content": None, "tool_calls": [call]}]
+        before += [{"role": "tool", "tool_call_id": name, "content": result}]
+    before += [{"role": "assistant", "content": "None."}, {"role": "user", "content": said}]
+    assert rounds(before, [FIND_USER, ORDERS, WEATHER])[0] == expected
 
 
 @pytest.mark.parametrize(

@@ -75,8 +75,7 @@ def mistakes(error: ValidationError, kind: Any) -> Iterator[tuple[Where, str, bo
                 yield where if field is None else (*where, field), str(raised), False
             case _:
                 says = one["msg"].removeprefix("Input ")
-                got = _SHORT.repr(one["input"])
-                yield where, f"{says[:1].lower()}{says[1:]}; got {got}", False
+                yield where, f"{says[:1].lower()}{says[1:]}; got {_SHORT.repr(one['input'])}", False
 
 
 def refusal(error: ValidationError, kind: Any) -> str:

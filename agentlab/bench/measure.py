@@ -232,8 +232,7 @@ async def _in_real_time(experiment: Experiment, tasks: list[_Task], keep: Keep) 
         first = {task.case: task for task in reversed(tasks)}
         warm = [first[case] for case in experiment.cases() if case in first] * experiment.warmups
         for number, task in enumerate([*warm, *tasks]):
-            reply = send.get(task.case.engine, lab.reply)
-            measured = await _timed(task, reply, scale, real=real)
+            measured = await _timed(task, send.get(task.case.engine, lab.reply), scale, real=real)
             if number >= len(warm):
                 keep(*measured)
 
@@ -302,8 +301,7 @@ def _measurement(
     if task.limit is not None and steps > task.limit:
         # A rate limit alone: a minute's worth immediately, then so many per second.
         shortest_s = min(min(each_s, default=0.0) for each_s in calls_s.values())
-        limit_s = (steps - task.limit) / task.limit * 60 + shortest_s
-        bound_s = max(bound_s, round(limit_s, 9))
+        bound_s = max(bound_s, round((steps - task.limit) / task.limit * 60 + shortest_s, 9))
     if 0 < bound_s - elapsed_s <= _HAIR_S:  # 2.1 / 3 is more than 0.7 in its last binary digit
         bound_s = round(elapsed_s, 9)
     answers = outcome.results if isinstance(outcome, StepError) else outcome

@@ -162,8 +162,7 @@ def _inferences(where: str, row: _Row) -> Iterator[tuple[str, _Row]]:
     _, prompt, output, session, _ = _KNOWN["formats"][-1]
     for place, span, told in otlp_spans(where, row):
         if told.get("gen_ai.operation.name") in INFERENCE and prompt in told:
-            unless_given = {output: 0, session: span.traceId}
-            yield place, unless_given | told | msgspec.structs.asdict(span)
+            yield place, {output: 0, session: span.traceId, **told, **msgspec.structs.asdict(span)}
 
 
 def _plain(value: Any) -> Any:

@@ -197,8 +197,9 @@ def from_task(tool: Function, text: str) -> Values:
         values |= _shared_out(those, groups)
     names = [a for a in names if a.name not in values]
     values |= _shared_out(names, _left(named.names, values)) or _by_role(names, named.places)
-    texts = [a for a in given if a.kind == "text" and not SETS["whole"] & {*a.words}]
-    left = _left(named.names, values)
+    told = RE.saying.search(text)
+    texts = [a for a in given if a.kind == "text" and (told or not SETS["whole"] & {*a.words})]
+    left = [Group("", "", [told[1]])] if told else _left(named.names, values)
     values |= {each.name: group.values for each, group in zip(texts, left, strict=False)}
     if people := coworkers(tool):
         values["coworker"] = [max(people, key=lambda who: len(words(who) & words(text)))]

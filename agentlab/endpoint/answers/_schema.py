@@ -140,8 +140,7 @@ class _Builder:
             kind = option.get("type") if isinstance(option, Mapping) else None
             # Where a client cut a circle open, it left the empty schema.
             again, deep = not option or self._again(option), depth > _DEEP
-            holds = self._holds_again(option)
-            return (again, holds, deep and kind not in _PLAIN, kind == "null")
+            return again, self._holds_again(option), deep and kind not in _PLAIN, kind == "null"
 
         self._budget.spend(len(options))
         return min(options, key=rank)

@@ -35,11 +35,13 @@ class Conversation(NamedTuple):
     task: str
     made: _rounds.Made
     results: _rounds.Results  # without those that found nothing, or hand over
+    before: set[str]  # tools called for the task before, of which "And in Paris?" goes on
 
 
 def conversation(request: ChatRequest) -> Conversation:
     """Return what was asked and found; some clients hand results back as the user's words."""
     task, made, calls, before = "", list[tuple[str, str, Any]](), dict[str | None, Any](), ""
+    earlier = set[str]()
     offered = {tool.function.name for tool in request.tools or ()}
     for message in request.messages:
         text = message.text
@@ -53,13 +55,14 @@ def conversation(request: ChatRequest) -> Conversation:
             called = [word for word in re.findall(r"[\w-]+", before) if word in offered]
             made += [(name, text[observed.end() :].strip(), None) for name in called or [""]]
         elif message.role == "user":
+            earlier = {name for name, *_ in made} if RE.goes_on.match(text) else set()
             task, made = text, []
             if "tool_name_" in text:
                 said = zip(*(step.findall(text) for step in RE.each("steps")), strict=False)
                 made = [(*each, None) for each in said]
         before = text if message.role == "assistant" else ""
     told = [r for r in made if not (RE.hands_over.match(r[0]) or RE.nothing.match(r[1].strip()))]
-    return Conversation(glance(task), made, [each[:2] for each in told])
+    return Conversation(glance(task), made, [each[:2] for each in told], earlier)
 
 
 def calls(request: ChatRequest, said: Conversation, told: str, writer: Writer) -> list[Call]:
@@ -70,20 +73,23 @@ def calls(request: ChatRequest, said: Conversation, told: str, writer: Writer) -
     else:
         ends = [tool for tool in offered if request.must_call and RE.ending.fullmatch(tool.name)]
         useful = [tool for tool in offered if tool not in ends]
-        due = Rounds(useful, task, said.made, said.results, told).due(_needs(request, useful, task))
+        needs = _needs(request, useful, task, said.before)
+        due = Rounds(useful, task, said.made, said.results, told).due(needs)
         if request.must_call and not due:
             due = _forced(ends, useful, said, writer)
     called = fill_in(due, said.task, writer, as_form=as_form)
     return called[:1] if request.parallel_tool_calls is False else called
 
 
-def _needs(request: ChatRequest, tools: Tools, task: str) -> list[Named]:
+def _needs(request: ChatRequest, tools: Tools, task: str, before: set[str]) -> list[Named]:
     """Return the tools that the task names; of CrewAI's manager, the one that hands it on."""
     team = [tool for tool in tools if coworkers(tool)]
     manages = any(text.startswith("You are Crew Manager") for _, text in request.turns)
     if team and (manages or "delegate" in task.lower()):
         return [Named(team[0], task, 0)]
-    return named([tool for tool in tools if tool not in team], task)
+    again = [Named(tool, task, 0) for tool in tools if tool.name in before]
+    again = again if any(_rounds.from_task(each.tool, task) for each in again) else []
+    return named([tool for tool in tools if tool not in team], task) or again
 
 
 def _forced(ending: Tools, useful: Tools, said: Conversation, writer: Writer) -> Due:
@@ -137,7 +143,8 @@ class _FromPrompt:
             return self._task
         if "format" in schema:
             return self._writer.text(name, schema)
-        said = next(self._names, None)
+        quoted = (each["quoted"] for each in RE.thing.finditer(self._task) if words & SETS["told"])
+        said = next(filter(None, quoted), None) or next(self._names, None)
         return said or (self._writer.text(name, schema) if self._as_form else self._writer.topic)
 
     def choose(self, name: str, options: Sequence[Any]) -> Any:

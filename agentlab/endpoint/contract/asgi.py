@@ -61,8 +61,7 @@ def header(scope: Scope, name: bytes) -> str:
 
 def whole_number(text: str) -> int | None:
     """Read a whole number from outside; return None for anything else, and for too many digits."""
-    sane = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
-    return int(text) if sane else None
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else None
 
 
 class Bodies:

@@ -89,8 +89,7 @@ class LiveBatch:
             self._timer.cancel()
         self._timer_s, self._timer = due_s, None
         if due_s < math.inf:
-            when = self._epoch + due_s / self.time_scale
-            self._timer = self._loop.call_at(when, self._on_timer)
+            self._timer = self._loop.call_at(self._epoch + due_s / self.time_scale, self._on_timer)
 
     def _on_timer(self) -> None:
         due_s, self._timer_s = self._timer_s, math.inf

@@ -140,8 +140,7 @@ class LocalModel:
         request, key = heard.request, heard.key
         # Counted by learner, so that nobody's answers depend on what the neighbours ask.
         counted = key + span.learner.encode() if span.learner else key
-        occurrence = self._seen.next(counted, retry=span.attempt > 1)
-        drawn = self._seed, key, occurrence
+        drawn = self._seed, key, self._seen.next(counted, retry=span.attempt > 1)
         said = await say(heard, self._replies, *drawn)
         if asked == "prompt":  # which no chat's frame is around
             said = msgspec.structs.replace(said, prompt_tokens=said.prompt_tokens - FRAME)
@@ -156,9 +155,8 @@ class LocalModel:
         if self._physics.jitter_sigma:  # a generator takes longer to make than all the rest
             draw = generator(*drawn, "timing")
             jitters = self._physics.jitter(draw), self._physics.jitter(draw)
-        caches = self._physics.prefix_caching
-        known = blocks([*request.described, *request.texts]) if caches else ()
-        return Answer(id, said, *jitters, known, thought if thinks else 0)
+        read = [*request.described, *request.texts] if self._physics.prefix_caching else ()
+        return Answer(id, said, *jitters, blocks(read), thought if thinks else 0)
 
 
 class _Exchange:
